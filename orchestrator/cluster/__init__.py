@@ -1,0 +1,1 @@
+"""Clusters: one interface with a SLURM, a local and a simulated side."""

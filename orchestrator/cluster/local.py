@@ -1,0 +1,104 @@
+"""This machine as a cluster, through submitit's local executor.
+
+submitit starts a task's processes as children of whoever submits, in the same terminal session: Ctrl-C and a
+closed terminal would end them. So a small launcher, in a session of its own, submits and writes the receipt;
+it also finishes its work when the process that started it is killed in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from orchestrator.cluster.interface import ACTIVE, ENDED, Request, SubmissionRefused, TaskStatus
+from orchestrator.cluster.processes import with_token
+from orchestrator.config import SlurmConfig
+from orchestrator.errors import UserError
+from orchestrator.sweep.directory import SweepDirectory
+from orchestrator.sweep.submissions import Intent, Receipt, read_submissions
+
+
+class LocalCluster:
+    """Runs at most `slots` tasks at a time on this machine. A job id is PID@START."""
+
+    def __init__(self, resources: SlurmConfig) -> None:
+        self.slots: int | None = resources.tasks_at_once
+
+    def submit(self, request: Request) -> Receipt:
+        """Start all tasks of a request; see `Cluster.submit`."""
+        request.logs.mkdir(parents=True, exist_ok=True)
+        task = request.tasks[0]
+        command = [
+            sys.executable, "-m", "orchestrator.cluster.launch",
+            task.sweep, task.kind, task.phase, str(task.submission), request.intent.token,
+        ]  # fmt: skip
+        log = request.logs / "launch.log"
+        with open(log, "ab") as output:
+            launcher = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        if launcher.wait() != 0:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            raise SubmissionRefused(f"the launcher failed: {lines[-1] if lines else 'no output'} (see {log})")
+        folder = SweepDirectory(Path(task.sweep)).phase(task.kind, task.phase).submissions
+        submission = next(s for s in read_submissions(folder) if s.number == task.submission)
+        assert submission.receipt is not None, "the launcher ends well only after its receipt"
+        return submission.receipt
+
+    def find(self, intent: Intent, logs: Path) -> tuple[str, ...]:
+        """Return live processes with the intent's token, the launcher among them."""
+        _on_this_machine(intent.host)
+        return tuple(_job_id(process) for process in with_token(intent.token))
+
+    def adopt(self, intent: Intent, logs: Path) -> Receipt | None:
+        """Return None: a launcher that lived to submit everything has written the receipt itself."""
+        return None
+
+    def poll(self, jobs: Sequence[str]) -> Mapping[str, TaskStatus]:
+        """Return whether each task's process is alive."""
+        return {
+            job: TaskStatus(ACTIVE) if _process(job) else TaskStatus(ENDED, "its process ended")
+            for job in jobs
+        }
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Ask each task's processes to end; submitit's controller hands the signal on."""
+        for job in jobs:
+            if process := _process(job):
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGTERM)
+
+
+def _on_this_machine(host: str) -> None:
+    if host != socket.gethostname():
+        raise UserError(
+            f"its tasks were started on {host}, which this machine ({socket.gethostname()}) can't see",
+            hint=f"Go on from {host}, or use a cluster: slurm=gpu",
+        )
+
+
+def _job_id(process: psutil.Process) -> str:
+    return f"{process.pid}@{process.create_time():.2f}"
+
+
+def job_of(pid: int) -> str:
+    """Return the job id of a process that was just started."""
+    return _job_id(psutil.Process(pid))
+
+
+def _process(job: str) -> psutil.Process | None:
+    """Return a job's process while it lives; a number that another process has by now is not it."""
+    pid, _, created = job.partition("@")
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(created)) < 0.1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,20 @@
+"""Processes of this machine that carry a submission's token in their command line."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+
+def with_token(token: str) -> list[psutil.Process]:
+    """Return the living processes, this one apart, in whose command line the token stands."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            alive = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if alive and any(token in argument for argument in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,394 @@
+"""The sweep file: its schema, composing it with Hydra, freezing it and reading it back."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.errors import UserError, nearest
+
+SAMPLERS = ("sobol", "random", "tpe", "grid")
+CLASS_RULES = ("first", "random")
+MEMBERS = ("seeds", "settings", "checkpoints")
+COMBINE = ("greedy", "average")
+GROUPS = ("jobs", "datasets", "slurm")
+SCALE_KEYS = ("data", "classes", "class_rule", "epochs", "validation_size", "seed", "checkpoints")
+
+
+@dataclass
+class MetricConfig:
+    """What the sweep optimizes."""
+
+    # a key of the dictionary that the training function returns
+    name: str = MISSING
+    # max or min
+    mode: str = "max"
+
+
+@dataclass
+class StageConfig:
+    """One rung of the ladder."""
+
+    # settings that run in this stage, the promoted ones among them
+    trials: int = MISSING
+    # how much of the training data: a fraction up to 1.0, or a count of samples from 2 up
+    data: Any = 1.0
+    # how many classes, or a list of them; null is all
+    classes: Any = None
+    # which classes, when a count is given: first, random
+    class_rule: str = "first"
+    # epochs of each trial; null leaves the job's own
+    epochs: int | None = None
+    # validation samples to measure on; null is all
+    validation_size: int | None = None
+    # sobol, random, tpe, grid
+    sampler: str = "sobol"
+    # the share of this stage's trials that counts as good when the next ranges are drawn
+    keep: float = 0.25
+    # how much wider than the good trials the next range is, as a share of their spread
+    margin: float = 0.2
+    # best settings that run again in the next stage; null is a quarter of its trials
+    survivors: int | None = None
+    # settings not among the best that run again too, so that the ranking can be compared; null is an eighth
+    controls: int | None = None
+
+
+@dataclass
+class FinalConfig:
+    """Full-scale runs of the best settings."""
+
+    # settings; 0 leaves the final runs out
+    top: int = 3
+    # runs of each setting
+    seeds: int = 3
+    # epochs of each; null leaves the job's own
+    epochs: int | None = None
+    # checkpoints kept along each run: the candidates of the ensemble
+    checkpoints: int = 5
+
+
+@dataclass
+class EnsembleConfig:
+    """How checkpoints of the final runs are combined."""
+
+    # which kinds may differ between members
+    members: list[str] = field(default_factory=lambda: list(MEMBERS))
+    # greedy or average
+    combine: str = "greedy"
+    # the most members, counted with repetition
+    max_members: int = 20
+    # accuracy or log_loss; null follows the metric's name
+    score: str | None = None
+
+
+@dataclass
+class CostConfig:
+    """What one trial costs, for the price in `orchestrate plan`. Null: not known before the first trials."""
+
+    # seconds that do not depend on the scale
+    startup_seconds: float | None = None
+    # seconds for each sample trained, on one GPU or core
+    sample_seconds: float | None = None
+
+
+@dataclass
+class JobConfig:
+    """The training function and its config."""
+
+    # dotted path of `def train(config, trial)`
+    _target_: str = MISSING
+    # dotted path of `def predict(config, checkpoint, split)`; without it there is no ensemble
+    predict: str | None = None
+    # what the function gets; the keys of `space` are dotted paths in it
+    config: dict[str, Any] = field(default_factory=dict)
+    # where in `config` the planner writes a stage's scale: data, classes, class_rule, epochs, ...
+    scale: dict[str, str] = field(default_factory=dict)
+    # hard limits [low, high] of parameters, null for none: a range never moves past them
+    limits: dict[str, Any] = field(default_factory=dict)
+    cost: CostConfig = field(default_factory=CostConfig)
+
+
+@dataclass
+class SlurmConfig:
+    """Where tasks run, and with what."""
+
+    # slurm, or local for this machine
+    executor: str = "local"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_task: int = 0
+    # 0, on this machine alone: all of its cores
+    cpus_per_task: int = 1
+    mem_gb: float | None = None
+    # the time limit of a task
+    timeout_min: int = 60
+    # tasks of one stage that run side by side
+    tasks_at_once: int = 1
+    # trials that run side by side in a task, sharing its GPU; 0 is one for each of its cores
+    trials_at_once: int = 1
+    # a task is filled with trials until it is worth this much of the queue
+    task_minutes: float = 10.0
+    # how often a trial is started again when the cluster, not the trial, ended it
+    attempts: int = 3
+    # shell lines before python: modules, conda
+    setup: list[str] = field(default_factory=list)
+    # the python of the tasks; null is the one that submits
+    python: str | None = None
+    # any other sbatch flag, by its long name
+    sbatch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SweepConfig:
+    """A sweep file (the schema behind `defaults: [sweep]`)."""
+
+    name: str = MISSING
+    # where the sweep lives; null is sweeps/NAME below the current directory
+    dir: str | None = None
+    seed: int = 0
+    metric: MetricConfig = field(default_factory=MetricConfig)
+    # what may vary, in Hydra's sweep grammar; keys are dotted paths in the job's config
+    space: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+    final: FinalConfig = field(default_factory=FinalConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    jobs: JobConfig = field(default_factory=JobConfig)
+    datasets: dict[str, Any] = field(default_factory=dict)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+
+
+def catalogues() -> Path:
+    """Return the folder that holds the built-in `jobs/`, `datasets/` and `slurm/`."""
+    packaged = Path(__file__).parent / "catalogues"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent
+
+
+def load_sweep(file: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Compose a sweep file with the catalogues and the command line's overrides.
+
+    Args:
+        file: the user's YAML file; its folder is searched for config groups before the built-in ones.
+        overrides: Hydra overrides (`stages.coarse.trials=128`, `slurm=gpu`).
+
+    Raises:
+        UserError: the file or an override is wrong.
+    """
+    node = _read_yaml(file)
+    space_overrides, hydra_overrides = _split_overrides(overrides)
+    node["defaults"] = _defaults(node.get("defaults"), file)
+    node["hydra"] = {"searchpath": [f"file://{catalogues()}"]}
+    composed = _compose(node, file.resolve().parent, hydra_overrides, file)
+    for key, value in space_overrides.items():
+        if value is None:
+            composed.space.pop(key, None)
+        else:
+            composed.space[key] = value
+    return _typed(composed, file)
+
+
+def load_frozen(file: Path) -> SweepConfig:
+    """Read a frozen sweep file back."""
+    return _typed(OmegaConf.merge(OmegaConf.structured(SweepConfig), OmegaConf.load(file)), file)
+
+
+def freeze(config: SweepConfig) -> str:
+    """Return a config as the YAML text that `load_frozen` reads."""
+    # The job's own interpolations refer to its config as the trial sees it, so they stay as written.
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=False)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        candidates = [p.name for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
+        raise UserError("there is no such sweep file", file=file, hint=nearest(file.name, candidates))
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:
+        raise UserError(f"not readable as YAML ({' '.join(str(error).split())})", file=file) from None
+    if not isinstance(node, dict):
+        raise UserError("a sweep file is a mapping", file=file)
+    return {str(key): value for key, value in node.items()}
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+    """Part overrides of the space, whose keys hold dots and whose values are sweeps, from Hydra's own."""
+    space: dict[str, str | None] = {}
+    others: list[str] = []
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        bare = key.lstrip("+~")
+        if bare.startswith("space."):
+            space[bare.removeprefix("space.")] = value if separator and not key.startswith("~") else None
+        else:
+            others.append(text)
+    return space, others
+
+
+def _defaults(given: Any, file: Path) -> list[Any]:
+    """Complete a defaults list: the schema first, a cluster, and the file's own keys over all of them."""
+    if given is not None and not isinstance(given, list):
+        raise UserError("the defaults list is a list", file=file, key="defaults")
+    entries = [entry for entry in given or [] if entry != "sweep"]
+    for entry in entries:
+        group = next(iter(entry), "") if isinstance(entry, dict) else entry
+        name = str(group).removeprefix("override ").removeprefix("optional ").split("@")[0].lstrip("/")
+        if name not in (*GROUPS, "_self_"):
+            raise UserError(
+                f"'{group}' is no config group", file=file, key="defaults", hint=nearest(name, GROUPS)
+            )
+    if not any(isinstance(entry, dict) and "slurm" in entry for entry in entries):
+        entries.insert(0, {"slurm": "local"})
+    if "_self_" not in entries:
+        entries.append("_self_")
+    # The user's file may itself be called sweep.yaml, so the schema needs a name no file has.
+    return [_SCHEMA, *entries]
+
+
+_SCHEMA, _PRIMARY = "_orchestrator_schema", "_orchestrator_sweep"
+
+
+def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Path) -> DictConfig:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    store = ConfigStore.instance()
+    store.store(name=_SCHEMA, node=SweepConfig)
+    store.store(name=_PRIMARY, node=node)
+    try:
+        with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+            return compose(config_name=_PRIMARY, overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, folder, overrides, file) from None
+
+
+def _explain(error: Exception, folder: Path, overrides: list[str], file: Path) -> UserError:
+    """Turn what Hydra and OmegaConf say into one message with the file, the key and the nearest name."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(error) + "\n" + str(cause)
+    if found := re.search(r"(?:Could not find|could not be found.*?) '(jobs|datasets|slurm)/([^']*)'", text):
+        group, name = found.groups()
+        choices = {p.stem for root in (folder, catalogues()) for p in (root / group).glob("*.yaml")}
+        return UserError(f"there is no '{name}'", file=file, key=group, hint=nearest(name, choices))
+    if found := re.search(r"Key '([^']*)' (?:is )?not in '(\w+)'", text):
+        wrong, owner = found.groups()
+        schema = {cls.__name__: cls for cls in _SCHEMAS}.get(owner, SweepConfig)
+        full = re.search(r"full_key: (\S+)", text)
+        key = full.group(1) if full else wrong
+        return UserError(
+            f"unknown key '{wrong}'",
+            file=_blame(key, overrides, file),
+            key=key,
+            hint=nearest(wrong, (item.name for item in fields(schema))),
+        )
+    full = re.search(r"full_key: (\S+)", text)
+    key_text = full.group(1) if full and full.group(1) != _PRIMARY else None
+    first = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    return UserError(first.rstrip("."), file=_blame(key_text or "", overrides, file), key=key_text)
+
+
+_SCHEMAS: tuple[type, ...] = (
+    MetricConfig, StageConfig, FinalConfig, EnsembleConfig, CostConfig, JobConfig, SlurmConfig, SweepConfig,
+)  # fmt: skip
+
+
+def _blame(key: str, overrides: Sequence[str], file: Path) -> str | Path:
+    given = any(key and text.lstrip("+~").partition("=")[0] == key for text in overrides)
+    return "command line" if given else file
+
+
+def _typed(node: Any, file: Path) -> SweepConfig:
+    try:
+        OmegaConf.set_readonly(node, False)
+        # Everything but the job's config is resolved now: the frozen file says what will happen.
+        for name in node:
+            if name not in ("jobs", "datasets"):
+                value = OmegaConf.select(node, name)
+                if OmegaConf.is_config(value):
+                    OmegaConf.resolve(value)
+        missing = OmegaConf.missing_keys(node)
+    except OmegaConfBaseException as error:
+        raise _explain(error, file.parent, (), file) from None  # type: ignore[arg-type]
+    if missing:
+        key = min(missing)
+        raise UserError("needs a value", file=file, key=key, hint=_missing_hint(key))
+    return _to_object(node)
+
+
+def _to_object(node: DictConfig) -> SweepConfig:
+    """Convert to dataclasses, with the job's config and the dataset kept as plain, unresolved containers."""
+    job_config = OmegaConf.to_container(node.jobs.config, resolve=False)
+    dataset = OmegaConf.to_container(node.datasets, resolve=False)
+    rest = copy.deepcopy(node)
+    rest.datasets, rest.jobs.config = {}, {}
+    config = OmegaConf.to_object(rest)
+    assert isinstance(config, SweepConfig)
+    config.jobs.config = dict(job_config)  # type: ignore[arg-type]
+    config.datasets = dict(dataset)  # type: ignore[arg-type]
+    return config
+
+
+def _missing_hint(key: str) -> str:
+    hints = {
+        "name": "The sweep's directory is called after it",
+        "metric.name": "Name a key of what the training function returns, such as val/accuracy",
+        "jobs._target_": "Choose a job: `- jobs: classify` in the defaults list, or a dotted path here",
+    }
+    return hints.get(key, "")
+
+
+def job_config(config: SweepConfig) -> DictConfig:
+    """Return the config that the training function gets, before parameters and scale are written into it."""
+    node = OmegaConf.create(dict(config.jobs.config))
+    if config.datasets:
+        node["dataset"] = dict(config.datasets)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def has_path(node: DictConfig, path: str) -> bool:
+    """Say whether a dotted path names a leaf or a group that is there, whatever its value."""
+    current: Any = node
+    for part in path.split("."):
+        if not isinstance(current, DictConfig) or part not in current.keys():  # noqa: SIM118 - null values count
+            return False
+        current = current._get_node(part)
+        if OmegaConf.is_dict(current) and current._is_none():
+            return False
+    return True
+
+
+def leaf_paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List the dotted paths of a nested mapping's leaves."""
+    paths: list[str] = []
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        paths += leaf_paths(value, path + ".") if isinstance(value, dict) and value else [path]
+    return paths
+
+
+def sweep_directory(config: SweepConfig) -> Path:
+    """Return where a sweep lives."""
+    return Path(os.path.expanduser(config.dir)) if config.dir else Path("sweeps") / config.name
+
+
+def task_cores(slurm: SlurmConfig) -> int:
+    """Return the cores of a task; 0 in the config is all that this process may use."""
+    return slurm.cpus_per_task or len(os.sched_getaffinity(0))
+
+
+def trials_at_once(slurm: SlurmConfig) -> int:
+    """Return how many trials share a task."""
+    return slurm.trials_at_once or task_cores(slurm)

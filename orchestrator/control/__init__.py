@@ -1,0 +1,1 @@
+"""Control: decide what is missing (pure), act on it, drive it to the end."""

@@ -1,0 +1,79 @@
+"""Advancing: read the facts, ask the cluster, decide, act; again until there is nothing left to do now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.cluster.interface import Cluster, TaskStatus
+from orchestrator.config import SweepConfig
+from orchestrator.control.act import Scene, perform
+from orchestrator.control.decide import (
+    Action,
+    CheckJob,
+    Decision,
+    Freeze,
+    Limits,
+    MarkLost,
+    TaskKey,
+    decide,
+    in_question,
+)
+from orchestrator.planning.plan import Plan
+from orchestrator.sweep.directory import SweepDirectory
+from orchestrator.sweep.facts import Facts, read_facts
+from orchestrator.sweep.lease import Lease
+
+# A decision that still finds work after so many rounds is left to the next call.
+MOST_ROUNDS = 50
+
+
+def advance(
+    directory: SweepDirectory,
+    plan: Plan,
+    config: SweepConfig,
+    cluster: Cluster,
+    lease: Lease,
+    on_action: Callable[[Action], None] = lambda action: None,
+) -> Decision:
+    """Take every step that can be taken now.
+
+    Args:
+        directory, plan, config: the sweep.
+        cluster: where it runs.
+        lease: held by the caller.
+        on_action: called before each action, for progress.
+
+    Returns:
+        The last decision: where the sweep stands.
+    """
+    scene = Scene(directory=directory, plan=plan, config=config, cluster=cluster, lease=lease)
+    for _ in range(MOST_ROUNDS):
+        decision = look(directory, plan, config, cluster)
+        for action in decision.actions:
+            on_action(action)
+            perform(action, scene)
+        # What was submitted or cancelled takes the cluster a while: the next call looks at it again.
+        if not any(isinstance(action, CheckJob | Freeze | MarkLost) for action in decision.actions):
+            return decision
+    return decision
+
+
+def look(directory: SweepDirectory, plan: Plan, config: SweepConfig, cluster: Cluster) -> Decision:
+    """Decide from the facts of this moment; writes nothing."""
+    before = read_facts(directory, plan)
+    tasks = ask(before, cluster)
+    # Records are read again after the queue: a task that has ended has written all that it will.
+    facts = read_facts(directory, plan) if tasks else before
+    limits = Limits(attempts=config.slurm.attempts, free_tasks=cluster.slots)
+    return decide(facts, tasks, limits)
+
+
+def ask(facts: Facts, cluster: Cluster) -> dict[TaskKey, TaskStatus]:
+    """Ask the cluster for the state of every task in question."""
+    jobs: dict[TaskKey, str] = {}
+    for known in facts.phases:
+        for submission, index in in_question(known):
+            assert submission.receipt is not None, "only submissions with a receipt are in question"
+            jobs[known.phase.name, submission.number, index] = submission.receipt.jobs[index]
+    states = cluster.poll(list(jobs.values())) if jobs else {}
+    return {key: states[job] for key, job in jobs.items()}

@@ -1,0 +1,248 @@
+"""Deciding: a pure function from facts to actions. No file, no cluster, no clock is touched here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.cluster.interface import ALIVE, PENDING, TaskStatus
+from orchestrator.planning.plan import Phase
+from orchestrator.sweep.directory import FINAL
+from orchestrator.sweep.facts import Facts, PhaseFacts
+from orchestrator.sweep.records import FAILED
+from orchestrator.sweep.submissions import Submission
+
+RUNNING, DONE, PAUSED, CANCELLED, STUCK = "running", "done", "paused", "cancelled", "stuck"
+
+# The same error this often, and in more than half of the trials, is the set-up's, not the setting's.
+SAME_ERRORS = 4
+
+# The state of each task that is in question: (phase, submission, task).
+TaskKey = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckJob:
+    """Import the job once, before anything is submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Draw a phase's ranges and write its trials down."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Submit trials, in tasks."""
+
+    phase: Phase
+    tasks: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Find out what became of an intent that has no receipt."""
+
+    phase: Phase
+    submission: Submission
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLost:
+    """Write down that a task ended without an outcome for some of its trials."""
+
+    phase: Phase
+    submission: Submission
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel what runs of a phase."""
+
+    phase: Phase
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Bring the Parquet results and the report up to date."""
+
+    # how many outcomes there are to be found in them
+    outcomes: int
+
+
+Action = CheckJob | Freeze | Submit | Reconcile | MarkLost | Stop | Compact
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where the sweep stands and what to do next. `message` says why it is not simply running."""
+
+    state: str
+    actions: tuple[Action, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the decision may use of the cluster.
+
+    `free_tasks` is how many tasks may be submitted now (None: any number; the cluster queues them).
+    """
+
+    attempts: int
+    free_tasks: int | None = None
+
+
+def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> Decision:
+    """Compare what is with the plan.
+
+    Args:
+        facts: what the directory says.
+        tasks: what the cluster says of every task in question (see `in_question`).
+        limits: what may be used.
+    """
+    if facts.cancelled:
+        return Decision(CANCELLED, _stop_everything(facts, tasks), "cancelled")
+    for index, known in enumerate(facts.phases):
+        if not known.frozen:
+            if message := _cannot_freeze(facts, known.phase, limits):
+                return Decision(STUCK, _compact(facts), message)
+            return Decision(RUNNING, (Freeze(known.phase),))
+        if message := _same_error(known):
+            return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts)), message)
+        if not settled(known, limits.attempts):
+            steps = _steps(known, tasks, limits)
+            if steps and not facts.checked:
+                return Decision(RUNNING, (CheckJob(),))
+            return Decision(RUNNING, steps or _compact(facts, through=index))
+    return Decision(DONE, _compact(facts))
+
+
+def in_question(known: PhaseFacts) -> list[tuple[Submission, int]]:
+    """Return the tasks whose state the cluster must tell: submitted, not lost, with trials that miss."""
+    return [
+        (submission, index)
+        for submission in known.submissions
+        if submission.receipt is not None and not submission.abandoned
+        for index, trials in enumerate(submission.intent.tasks)
+        if index not in submission.losses and any(_misses(known, trial, submission) for trial in trials)
+    ]
+
+
+def settled(known: PhaseFacts, attempts: int) -> bool:
+    """Say whether every trial of a phase has a result, or was given up."""
+    given_up = known.given_up(attempts)
+    return known.frozen and all(
+        trial.trial_id in known.outcomes or trial.trial_id in given_up for trial in known.trials
+    )
+
+
+def _misses(known: PhaseFacts, trial: str, submission: Submission) -> bool:
+    """Say whether a trial of a submission has no outcome that this submission, or a later one, may leave."""
+    return trial not in known.outcomes and not known.forgiven(trial, submission.number)
+
+
+def _steps(
+    known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits
+) -> tuple[Action, ...]:
+    phase = known.phase
+    actions: list[Action] = [
+        Reconcile(phase, submission)
+        for submission in known.submissions
+        if submission.receipt is None and not submission.abandoned
+    ]
+    waiting = {trial for action in actions if isinstance(action, Reconcile)
+               for task in action.submission.intent.tasks for trial in task}  # fmt: skip
+    busy = 0
+    for submission, index in in_question(known):
+        status = _status(tasks, (phase.name, submission.number, index))
+        if status.state in ALIVE:
+            busy += 1
+            waiting |= set(submission.intent.tasks[index])
+        else:
+            actions.append(MarkLost(phase, submission, index, status.reason))
+            waiting |= set(submission.intent.tasks[index])
+    given_up = known.given_up(limits.attempts)
+    missing = [
+        trial.trial_id
+        for trial in known.trials
+        if trial.trial_id not in known.outcomes
+        and trial.trial_id not in waiting
+        and trial.trial_id not in given_up
+    ]
+    batches = [tuple(missing[i : i + phase.batch]) for i in range(0, len(missing), phase.batch)]
+    if limits.free_tasks is not None:
+        batches = batches[: max(0, limits.free_tasks - busy)]
+    if batches:
+        actions.append(Submit(phase, tuple(batches)))
+    return tuple(actions)
+
+
+def _cannot_freeze(facts: Facts, phase: Phase, limits: Limits) -> str:
+    before = facts.plan.before(phase)
+    if before is None or phase.kind != FINAL:
+        return ""
+    outcomes = facts.phase(before.name).outcomes.values()
+    metric = facts.plan.metric
+    if any(o.state != FAILED and math.isfinite(o.metrics.get(metric, math.nan)) for o in outcomes):
+        return ""
+    return f"no trial of '{before.name}' gave a finite {metric}, so there is no setting for the final runs"
+
+
+def _same_error(known: PhaseFacts) -> str:
+    """Return the message that pauses a sweep, or nothing."""
+    failures = [outcome for outcome in known.outcomes.values() if outcome.state == FAILED]
+    if not failures or len(failures) * 2 <= len(known.outcomes):
+        return ""
+    signature, count = Counter(_signature(outcome.error) for outcome in failures).most_common(1)[0]
+    if count < min(SAME_ERRORS, len(known.trials)) or count * 2 <= len(known.outcomes):
+        return ""
+    example = next(outcome for outcome in failures if _signature(outcome.error) == signature)
+    return (
+        f"{count} of {len(known.outcomes)} trials of '{known.phase.name}' failed in the same way; "
+        f"here is one of them ({example.trial}):\n{example.error}"
+    )
+
+
+def _signature(error: str) -> str:
+    """Return what is the same in one error met by two trials: its last line, without numbers."""
+    last = error.strip().splitlines()[-1] if error.strip() else ""
+    return "".join("#" if character.isdigit() else character for character in last)
+
+
+def _status(tasks: Mapping[TaskKey, TaskStatus], key: TaskKey) -> TaskStatus:
+    """Return a task's state; one whose receipt came after the cluster was asked is taken to be alive."""
+    return tasks.get(key, TaskStatus(PENDING))
+
+
+def _stop(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple[Action, ...]:
+    jobs = tuple(
+        submission.receipt.jobs[index]
+        for submission, index in in_question(known)
+        if submission.receipt is not None
+        and _status(tasks, (known.phase.name, submission.number, index)).state in ALIVE
+    )
+    return (Stop(known.phase, jobs),) if jobs else ()
+
+
+def _stop_everything(facts: Facts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple[Action, ...]:
+    unclear = tuple(
+        Reconcile(known.phase, submission)
+        for known in facts.phases
+        for submission in known.submissions
+        if submission.receipt is None and not submission.abandoned
+    )
+    return unclear + tuple(action for known in facts.phases for action in _stop(known, tasks))
+
+
+def _compact(facts: Facts, through: int | None = None) -> tuple[Action, ...]:
+    """Bring the results up to date when outcomes of the first `through` phases (None: all) are missing."""
+    outcomes = sum(len(known.outcomes) for known in facts.phases[:through])
+    return (Compact(outcomes),) if outcomes > facts.compacted else ()

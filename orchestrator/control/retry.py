@@ -1,0 +1,47 @@
+"""Retrying: run failed trials again, after a fix of the code or a cancelled sweep."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from orchestrator.control.drive import Sweep
+from orchestrator.sweep import lease
+from orchestrator.sweep.facts import checked_path, read_facts, retries_path
+from orchestrator.sweep.files import create_exclusive
+from orchestrator.sweep.records import FAILED
+from orchestrator.sweep.snapshot import take_snapshot
+
+
+def retry(sweep: Sweep) -> int:
+    """Forget the failures so far and take the user's code as it is now; returns how many trials run again.
+
+    Raises:
+        Busy: another process is driving the sweep.
+    """
+    directory = sweep.directory
+    with lease.hold(directory.lease, "orchestrate retry"):
+        facts = read_facts(directory, sweep.plan)
+        wishes = []
+        for known in facts.phases:
+            failed = {trial for trial, outcome in known.outcomes.items() if outcome.state == FAILED}
+            failed |= set(known.given_up(sweep.config.slurm.attempts))
+            if failed:
+                last = max((submission.number for submission in known.submissions), default=0)
+                wishes.append({"phase": known.phase.name, "trials": sorted(failed), "submission": last})
+        take_snapshot(Path(sweep.plan.folder), directory)
+        # The new code is imported once more before anything is submitted.
+        checked_path(directory).unlink(missing_ok=True)
+        if wishes:
+            _write(retries_path(directory), wishes)
+        with contextlib.suppress(FileNotFoundError):
+            directory.cancelled.unlink()
+    return sum(len(wish["trials"]) for wish in wishes)
+
+
+def _write(folder: Path, wishes: list[dict[str, object]]) -> None:
+    import json
+
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    while not create_exclusive(folder / f"{number:04d}.json", json.dumps(wishes)):
+        number += 1

@@ -1,0 +1,42 @@
+"""The exceptions that users meet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right: the command line prints it alone and exits with status 2.
+
+    Args:
+        problem: what is wrong, in one sentence.
+        file: the file it stands in.
+        key: the dotted key inside that file.
+        hint: the nearest right thing, or what to do next.
+    """
+
+    def __init__(self, problem: str, *, file: object = None, key: str | None = None, hint: str = "") -> None:
+        self.problem, self.file, self.key, self.hint = problem, file, key, hint
+        where = ": ".join(str(part) for part in (file, key) if part)
+        super().__init__(f"{where + ': ' if where else ''}{problem}{'. ' + hint if hint else ''}")
+
+
+class StopTrial(Exception):  # noqa: N818 - a request to stop, as in the job contract, not an error
+    """Raised by `Trial.report` when the trial is abandoned; a job lets it pass through."""
+
+
+class Busy(Exception):  # noqa: N818
+    """Another process holds the sweep's lease."""
+
+
+class LeaseLost(Exception):  # noqa: N818
+    """This process was fenced off: another one took the sweep over while it was stalled."""
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """Return a hint that names the nearest of the valid names, or all of them where none is near."""
+    names = sorted(str(name) for name in valid)
+    if close := difflib.get_close_matches(wrong, names, n=1, cutoff=0.6):
+        return f"Did you mean '{close[0]}'?"
+    return f"Valid: {', '.join(names)}" if names else ""

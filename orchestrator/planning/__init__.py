@@ -1,0 +1,1 @@
+"""Planning: the ladder, its cost, samplers, narrowing and promotion."""

@@ -1,0 +1,191 @@
+"""Checks of a composed sweep that types can't make: names, ranges of numbers, what must fit together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import (
+    CLASS_RULES,
+    COMBINE,
+    MEMBERS,
+    SAMPLERS,
+    SCALE_KEYS,
+    StageConfig,
+    SweepConfig,
+    has_path,
+    job_config,
+    leaf_paths,
+)
+from orchestrator.data.size import DatasetSize
+from orchestrator.errors import UserError, nearest
+from orchestrator.space import Parameter
+
+
+def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, file: Path | str) -> None:
+    """Check a sweep before anything is written or submitted.
+
+    Raises:
+        UserError: the first thing that is wrong, with its file and key.
+    """
+    check = _Check(file)
+    if not re.fullmatch(r"[\w][\w .+-]*", config.name):
+        check.fail("name", f"'{config.name}' can't be a directory's name", "Use letters, digits, '-' and '_'")
+    check.one_of("metric.mode", config.metric.mode, ("max", "min"))
+    if not space:
+        check.fail("space", "nothing varies", "Give at least one parameter a range")
+    _job(config, check)
+    _space(config, space, check)
+    if not config.stages:
+        check.fail("stages", "there are no stages", "Add one: stages: {coarse: {trials: 32}}")
+    for name, stage in config.stages.items():
+        _stage(name, stage, size, check)
+        _scale_has_a_place(config, name, stage, check)
+    _end(config, check)
+    _cluster(config, check)
+
+
+class _Check:
+    """Raises readable errors about one file."""
+
+    def __init__(self, file: Path | str) -> None:
+        self.file = file
+
+    def fail(self, key: str, problem: str, hint: str = "") -> None:
+        raise UserError(problem, file=self.file, key=key, hint=hint)
+
+    def one_of(self, key: str, value: str, valid: Iterable[str]) -> None:
+        if value not in valid:
+            self.fail(key, f"'{value}' is not known", nearest(value, valid))
+
+    def at_least(self, key: str, value: float | None, least: float) -> None:
+        if value is not None and value < least:
+            self.fail(key, f"{value:g} is too few; the least is {least:g}")
+
+
+def _job(config: SweepConfig, check: _Check) -> None:
+    for key, path in (("jobs._target_", config.jobs._target_), ("jobs.predict", config.jobs.predict)):
+        if path is not None and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
+            check.fail(key, f"'{path}' is no dotted path of a function", "Write module.function")
+    node = job_config(config)
+    for name, path in config.jobs.scale.items():
+        check.one_of(f"jobs.scale.{name}", name, SCALE_KEYS)
+        if not has_path(node, path):
+            check.fail(
+                f"jobs.scale.{name}", f"'{path}' is not in the job's config", nearest(path, leaf_paths(_plain(node)))
+            )
+
+
+def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> None:
+    node = job_config(config)
+    for parameter in space:
+        if not has_path(node, parameter.name):
+            hint = nearest(parameter.name, leaf_paths(_plain(node)))
+            check.fail(f"space.{parameter.name}", "is not in the job's config", hint)
+    for name in config.jobs.limits:
+        if not has_path(node, name):
+            check.fail(f"jobs.limits.{name}", "is not in the job's config", nearest(name, leaf_paths(_plain(node))))
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    return dict(OmegaConf.to_container(node, resolve=False))
+
+
+def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> None:
+    key = f"stages.{name}"
+    if not re.fullmatch(r"\w[\w-]*", name) or name in ("final", "ensemble"):
+        check.fail(key, f"'{name}' can't be a stage's name", "Use letters, digits, '-' and '_'")
+    check.at_least(f"{key}.trials", stage.trials, 1)
+    check.at_least(f"{key}.epochs", stage.epochs, 1)
+    check.at_least(f"{key}.validation_size", stage.validation_size, 1)
+    check.one_of(f"{key}.sampler", stage.sampler, SAMPLERS)
+    check.one_of(f"{key}.class_rule", stage.class_rule, CLASS_RULES)
+    if not 0 < stage.keep <= 1:
+        check.fail(f"{key}.keep", f"{stage.keep:g} is not a share of the trials", "Write 0.25 for a quarter")
+    if not stage.margin >= 0:
+        check.fail(f"{key}.margin", f"{stage.margin:g} would cut good trials off", "Write 0 or more")
+    promoted = (stage.survivors or 0) + (stage.controls or 0)
+    if promoted > stage.trials:
+        check.fail(
+            f"{key}.survivors", f"{promoted} survivors and controls don't fit into {stage.trials} trials"
+        )
+    _amount(f"{key}.data", stage.data, size, check)
+    _classes(f"{key}.classes", stage.classes, size, check)
+
+
+def _amount(key: str, data: Any, size: DatasetSize, check: _Check) -> None:
+    if isinstance(data, bool) or not isinstance(data, int | float) or not data > 0:
+        check.fail(key, f"{data!r} is no amount of data", "Write a fraction such as 0.1, or a count of samples")
+    if 1 < data < 2 or (isinstance(data, float) and data > 1 and data != int(data)):
+        check.fail(key, f"{data:g} is more data than there is", "The whole of it is 1.0")
+    if data >= 2 and size.train_samples is not None and data > size.train_samples:
+        check.fail(
+            key,
+            f"{data:g} samples are more data than there is: {size.train_samples:,} of {size.samples:,} samples "
+            "are for training",
+            "The whole of it is 1.0",
+        )
+
+
+def _classes(key: str, classes: Any, size: DatasetSize, check: _Check) -> None:
+    if classes is None:
+        return
+    count = len(classes) if isinstance(classes, list) else classes
+    if isinstance(count, bool) or not isinstance(count, int):
+        check.fail(key, f"{classes!r} is neither a count nor a list of classes")
+    if count < 2:
+        check.fail(key, f"{count} is too few; the least is 2")
+    if size.classes is not None and count > size.classes:
+        check.fail(key, f"{count} classes are more than there are", f"The dataset has {size.classes}")
+
+
+def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check: _Check) -> None:
+    """A scale that the job would never see makes every trial run at full scale unnoticed."""
+    asked = {
+        "data": stage.data not in (1, 1.0),
+        "classes": stage.classes is not None,
+        "epochs": stage.epochs is not None,
+        "validation_size": stage.validation_size is not None,
+    }
+    for key, wanted in asked.items():
+        if wanted and key not in config.jobs.scale:
+            check.fail(
+                f"stages.{name}.{key}",
+                f"the job has no place for it, so every trial would run at its own {key}",
+                f"Name the key of its config under jobs.scale: {{{key}: ...}}",
+            )
+
+
+def _end(config: SweepConfig, check: _Check) -> None:
+    check.at_least("final.top", config.final.top, 0)
+    check.at_least("final.seeds", config.final.seeds, 1)
+    check.at_least("final.epochs", config.final.epochs, 1)
+    check.at_least("final.checkpoints", config.final.checkpoints, 1 if config.final.top else 0)
+    last, stage = list(config.stages.items())[-1]
+    if config.final.top > stage.trials:
+        check.fail(
+            "final.top", f"{config.final.top} settings can't come from the {stage.trials} trials of '{last}'"
+        )
+    if config.final.top and config.final.epochs is not None and "epochs" not in config.jobs.scale:
+        check.fail("final.epochs", "the job has no place for it", "Name the key under jobs.scale.epochs")
+    for member in config.ensemble.members:
+        check.one_of("ensemble.members", member, MEMBERS)
+    check.one_of("ensemble.combine", config.ensemble.combine, COMBINE)
+    check.at_least("ensemble.max_members", config.ensemble.max_members, 1)
+    if config.ensemble.score is not None:
+        check.one_of("ensemble.score", config.ensemble.score, ("accuracy", "log_loss"))
+
+
+def _cluster(config: SweepConfig, check: _Check) -> None:
+    slurm = config.slurm
+    check.one_of("slurm.executor", slurm.executor, ("slurm", "local"))
+    check.at_least("slurm.gpus_per_task", slurm.gpus_per_task, 0)
+    check.at_least("slurm.cpus_per_task", slurm.cpus_per_task, 1 if slurm.executor == "slurm" else 0)
+    check.at_least("slurm.timeout_min", slurm.timeout_min, 1)
+    check.at_least("slurm.tasks_at_once", slurm.tasks_at_once, 1)
+    check.at_least("slurm.trials_at_once", slurm.trials_at_once, 0)
+    check.at_least("slurm.attempts", slurm.attempts, 1)

@@ -1,0 +1,1 @@
+"""Reports: terminal, figures and the HTML page."""

@@ -1,0 +1,228 @@
+"""What the terminal shows of a plan, of where a sweep stands, and of how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.control.decide import CANCELLED, DONE, PAUSED, STUCK
+from orchestrator.control.standing import PhaseStanding, Standing
+from orchestrator.planning.plan import Phase, Plan
+from orchestrator.space import Parameter, show
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+
+_COLOURS = {DONE: "green", PAUSED: "red", STUCK: "red", CANCELLED: "yellow"}
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds for a person to read."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def hours(value: float | None, unit: str) -> str:
+    """Return GPU-hours or core-hours for a person to read."""
+    if value is None:
+        return "not known before the first trials"
+    amount = f"{value:.1f}" if value >= 10 else f"{value:.2g}" if value >= 0.01 else f"{value:.4f}"
+    return f"{amount} {unit}-hours"
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table in the style of all of them."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return result
+
+
+def show_plan(console: Console, plan: Plan, space: Sequence[Parameter], directory: Path) -> None:
+    """Print the ladder, the ranges and the price."""
+    aim = "highest" if plan.mode == "max" else "lowest"
+    console.print(f"[bold]{escape(plan.name)}[/]: the {aim} {escape(plan.metric)}")
+    numbers = ("samples", "classes", "epochs", "trials", "tasks", "at once", "time")
+    ladder = table("phase", *numbers, f"{plan.unit}-hours", right=(*numbers, f"{plan.unit}-hours"))
+    for phase in plan.phases:
+        ladder.add_row(escape(phase.name), *_ladder_row(phase))
+    console.print(ladder)
+    for phase, after in zip(plan.phases, [*plan.phases[1:], None], strict=True):
+        console.print(Text(f"{phase.name}: {_story(phase, after)}"), soft_wrap=False)
+    ranges = table("parameter", "range", "hard limits")
+    for parameter in space:
+        ranges.add_row(escape(parameter.name), escape(parameter.describe()), _limits(parameter))
+    console.print(ranges)
+    console.print(_price(plan))
+    for warning in plan.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    console.print(Text(f"directory: {directory}"))
+
+
+def _ladder_row(phase: Phase) -> list[str]:
+    scale, cost = phase.scale, phase.cost
+    if phase.kind == ENSEMBLE:
+        return ["", "", "", "1", "1", "1", "", ""]
+    data = f"{scale.data:.0f}" if scale.data > 1 else f"{scale.data:.0%}"
+    samples = f"{phase.samples:,} ({data})" if phase.samples is not None else data
+    seconds = cost.seconds / (phase.array or 1) if cost.seconds is not None else None
+    return [
+        samples,
+        str(scale.classes) if scale.classes is not None else "all",
+        str(scale.epochs) if scale.epochs is not None else "job's",
+        str(phase.trials),
+        f"{phase.tasks} × {phase.batch}",
+        str(phase.array),
+        duration(seconds),
+        "?" if cost.hours is None else f"{cost.hours:.3g}",
+    ]
+
+
+def _story(phase: Phase, after: Phase | None) -> str:
+    if phase.kind == ENSEMBLE:
+        return "combines checkpoints chosen on validation data, then reads the test data once"
+    if phase.kind == FINAL:
+        seeds = phase.trials // phase.survivors
+        kept = phase.scale.checkpoints
+        return f"the best {phase.survivors} settings from {seeds} seeds, {kept} checkpoints kept of each run"
+    new = phase.trials - phase.survivors - phase.controls
+    promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
+    text = f"{promoted}{new} new settings by {phase.sampler}"
+    if after is not None and after.kind == STAGE:
+        return f"{text}; then every range is narrowed to where the best {phase.keep:.0%} were"
+    return f"{text}; then the best go on to full scale" if after is not None else text
+
+
+def _limits(parameter: Parameter) -> str:
+    low, high = parameter.limits
+    if low is None and high is None:
+        return ""
+    return f"{show(low) if low is not None else '…'} to {show(high) if high is not None else '…'}"
+
+
+def _price(plan: Plan) -> str:
+    total = plan.total
+    parts = [f"total: [bold]{hours(total.hours, plan.unit)}[/]"]
+    if total.trained_samples is not None:
+        parts.append(f"{total.trained_samples:,.0f} samples trained")
+    if plan.full_scale_share is not None:
+        trials = sum(phase.trials for phase in plan.phases if phase.kind != ENSEMBLE)
+        parts.append(f"{plan.full_scale_share:.1%} of what {trials} trials at full scale would take")
+    return ", ".join(parts)
+
+
+def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] | None = None) -> Group:
+    """Return where a sweep stands as a table with bars, for the live view and for `status`."""
+    phases = table("phase", "", "done", "running", "failed", "best", right=("done", "running", "failed", "best"))
+    for phase in standing.phases:
+        bar = ProgressBar(total=max(1, phase.planned), completed=phase.done, width=24)
+        phases.add_row(
+            escape(phase.name),
+            bar,
+            f"{phase.done}/{phase.planned}",
+            str(phase.running or ""),
+            _failed(phase),
+            "" if phase.best is None else f"{phase.best:.4f}",
+        )
+    parts: list[RenderableType] = [_headline(standing), phases]
+    unreadable = sum(phase.unreadable for phase in standing.phases)
+    if unreadable:
+        parts.append(Text(f"{unreadable} unreadable lines in the records were passed over", style="yellow"))
+    if spaces:
+        parts.append(ranges_view(spaces))
+    return Group(*parts)
+
+
+def _failed(phase: PhaseStanding) -> str:
+    parts = [f"{phase.failed}" if phase.failed else "", f"{phase.diverged} diverged" if phase.diverged else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _headline(standing: Standing) -> Text:
+    text = Text()
+    text.append(standing.name, style="bold")
+    text.append("  ")
+    text.append(standing.state, style=_COLOURS.get(standing.state, "cyan"))
+    best = best_phase(standing)
+    if best is not None:
+        text.append(f"  best {standing.metric} {best.best:.4f} ({best.name})")
+    text.append(f"  spent {hours(standing.hours, standing.unit)}")
+    if standing.planned_hours is not None:
+        text.append(f" of {hours(standing.planned_hours, standing.unit)} planned")
+    if standing.state == "running":
+        text.append(f"  left {duration(standing.seconds_left)}")
+    return text
+
+
+def best_phase(standing: Standing) -> PhaseStanding | None:
+    """Return the latest phase with a result: its scale is the largest, so its best is what counts."""
+    measured = [phase for phase in standing.phases if phase.best is not None and phase.kind != ENSEMBLE]
+    return measured[-1] if measured else None
+
+
+def ranges_view(spaces: Mapping[str, Sequence[Parameter]]) -> Group:
+    """Return each parameter's range in every stage, and why it is what it is in the last one."""
+    ranges = table("parameter", *spaces)
+    names = [parameter.name for parameter in next(iter(spaces.values()))]
+    for index, name in enumerate(names):
+        ranges.add_row(escape(name), *(escape(space[index].describe()) for space in spaces.values()))
+    if len(spaces) == 1:
+        return Group(ranges)
+    lines = [
+        Text(f"{stage}: {parameter.name} {parameter.reason}", style="dim")
+        for stage, space in list(spaces.items())[1:]
+        for parameter in space
+    ]
+    return Group(ranges, *lines)
+
+
+def show_end(
+    console: Console,
+    standing: Standing,
+    ensemble: Mapping[str, Any] | None,
+    spaces: Mapping[str, Sequence[Parameter]],
+    directory: Path,
+) -> None:
+    """Print how a finished sweep ended: best setting, figures, ranges, cost, where things lie."""
+    console.print(ranges_view(spaces))
+    best = best_phase(standing)
+    summary = Table.grid(padding=(0, 2))
+    if best is not None and best.best_params is not None:
+        setting = ", ".join(f"{name} {show(value)}" for name, value in best.best_params.items())
+        summary.add_row("best setting", escape(setting))
+    if ensemble is not None:
+        _add_figures(summary, ensemble)
+    elif best is not None:
+        summary.add_row("best", f"{escape(standing.metric)} {best.best:.4f} ({escape(best.best_trial)})")
+    cost = hours(standing.hours, standing.unit)
+    if standing.planned_hours:
+        planned = hours(standing.planned_hours, standing.unit)
+        cost += f" against {planned} planned ({standing.hours / standing.planned_hours:.0%})"
+    summary.add_row("cost", cost)
+    summary.add_row("results", escape(str(directory / "results")))
+    summary.add_row("report", escape(str(directory / "report.html")))
+    console.print(summary)
+
+
+def _add_figures(summary: Table, ensemble: Mapping[str, Any]) -> None:
+    score = str(ensemble["score"]).replace("_", " ")
+    validation, test = ensemble["validation"], ensemble["test"]
+    for kind, label in (("best_single", "best single model"), ("ensemble", "ensemble")):
+        text = f"validation {score} {validation[kind]:.4f}, held-out test {score} [bold]{test[kind]:.4f}[/]"
+        if kind == "ensemble":
+            distinct = len(ensemble["members"])
+            text += f" ({distinct} of {ensemble['candidates']} checkpoints)"
+        summary.add_row(label, text)
+
+

@@ -1,0 +1,1 @@
+"""The directory of a sweep: its files, lease, records and facts."""

@@ -1,0 +1,145 @@
+"""Where each fact of a sweep lies. This module knows names and formats, and decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.sweep.files import replace_atomic
+
+STAGE, FINAL, ENSEMBLE = "stage", "final", "ensemble"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialSpec:
+    """One trial as it was frozen before anything was submitted.
+
+    `origin` is sampled, survivor, control or start_from; `parent` is the trial of the stage before that a
+    promoted setting comes from, or empty.
+    """
+
+    trial_id: str
+    setting_id: str
+    params: Mapping[str, Any]
+    seed: int
+    origin: str = "sampled"
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseDirectory:
+    """The folder of one stage, of the final runs or of the ensemble."""
+
+    path: Path
+
+    @property
+    def space(self) -> Path:
+        """The ranges that this stage searches, and why."""
+        return self.path / "space.json"
+
+    @property
+    def trials(self) -> Path:
+        """The frozen settings."""
+        return self.path / "trials.parquet"
+
+    @property
+    def submissions(self) -> Path:
+        """Intents, receipts and losses."""
+        return self.path / "submissions"
+
+    @property
+    def records(self) -> Path:
+        """One .jsonl for each task and attempt."""
+        return self.path / "records"
+
+    def checkpoints(self, trial_id: str) -> Path:
+        """A trial's private folder, which survives a requeue."""
+        return self.path / "checkpoints" / trial_id
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDirectory:
+    """The folder of one sweep."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed, resolved config, frozen."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """Stages, counts, cost. Written last, so a sweep is planned when this file is there."""
+        return self.path / "plan.json"
+
+    @property
+    def lease(self) -> Path:
+        """The folder of the lease's numbered files."""
+        return self.path / "lease"
+
+    @property
+    def snapshot(self) -> Path:
+        """The user's code as it was when the sweep was planned."""
+        return self.path / "snapshot"
+
+    @property
+    def logs(self) -> Path:
+        """SLURM's and submitit's files, one folder for each submission."""
+        return self.path / "logs"
+
+    @property
+    def results(self) -> Path:
+        """The Parquet dataset."""
+        return self.path / "results"
+
+    @property
+    def cancelled(self) -> Path:
+        """There when the sweep was cancelled."""
+        return self.path / "cancelled.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def ensemble_result(self) -> Path:
+        """What the ensemble step chose and measured."""
+        return self.path / "ensemble" / "ensemble.json"
+
+    def phase(self, kind: str, name: str) -> PhaseDirectory:
+        """Return the folder of a stage (by name), of the final runs or of the ensemble."""
+        return PhaseDirectory(self.path / "stages" / name if kind == STAGE else self.path / name)
+
+
+def write_trials(path: Path, trials: Sequence[TrialSpec]) -> None:
+    """Freeze a phase's settings as Parquet: trial_id, setting_id, params (JSON), seed, origin, parent."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "trial_id": pa.array([t.trial_id for t in trials], pa.string()),
+            "setting_id": pa.array([t.setting_id for t in trials], pa.string()),
+            "params": pa.array([json.dumps(dict(t.params)) for t in trials], pa.string()),
+            "seed": pa.array([t.seed for t in trials], pa.int64()),
+            "origin": pa.array([t.origin for t in trials], pa.string()),
+            "parent": pa.array([t.parent for t in trials], pa.string()),
+        }
+    )
+    replace_atomic(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def read_trials(path: Path) -> list[TrialSpec]:
+    """Read a phase's frozen settings; none yet gives an empty list."""
+    if not path.exists():
+        return []
+    import pyarrow.parquet as pq
+
+    return [
+        TrialSpec(**{**row, "params": json.loads(row["params"])}) for row in pq.read_table(path).to_pylist()
+    ]

@@ -1,0 +1,91 @@
+"""Files that are either whole or absent: temporary file, flush to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import UserError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file so that a reader, or a crash at any instant, never sees half of it."""
+    data = content.encode() if isinstance(content, str) else content
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    replace_atomic(path, write)
+
+
+def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A hidden name: Parquet readers and our own globs pass over it when a crash leaves it behind.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def create_exclusive(path: Path, content: str) -> bool:
+    """Create a whole file unless it exists; True for exactly one of any number of callers.
+
+    Writes aside and links, which is atomic on NFS too, where O_EXCL alone leaves a moment in which the
+    file is there and empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "w") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        sync_directory(path.parent)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def sync_directory(directory: Path) -> None:
+    """Flush a directory's entries, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_atomic(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is not readable JSON (ours are written whole, so somebody else changed it).
+    """
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"not readable as JSON ({error})", file=path, hint="Restore it, or plan anew") from None

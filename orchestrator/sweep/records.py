@@ -1,0 +1,136 @@
+"""Records: the lines of JSON that a task appends, one file for each task and attempt.
+
+A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
+
+- `task`: first line; who writes: token, submission, task, attempt, host, pid, slurm_job_id, gpus, cpus, time.
+- `start`: trial, time.
+- `report`: trial, step, metrics (name to number), time.
+- `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
+- `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time.
+
+Times are seconds since the epoch. JSON has no NaN, so numbers that are not finite are the strings
+"NaN", "Infinity" and "-Infinity"; `number` reads both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COMPLETED, PRUNED, DIVERGED, FAILED = STATES = ("completed", "pruned", "diverged", "failed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How one attempt at a trial ended, with what the task's own line says about where.
+
+    `seconds` is the trial's own duration; `objective` is looked up in `metrics` by the reader, who knows
+    the sweep's metric.
+    """
+
+    trial: str
+    state: str
+    metrics: Mapping[str, float]
+    seconds: float
+    error: str = ""
+    time: float = 0.0
+    submission: int = 0
+    host: str = ""
+    slurm_job_id: str = ""
+    gpus: float = 0.0
+    cpus: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class RecordFile:
+    """One record file, read: its header and lines, and how many lines could not be read."""
+
+    path: Path
+    header: dict[str, Any] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: int = 0
+
+
+def encode(line: Mapping[str, Any]) -> str:
+    """Return one record as a line of strict JSON."""
+    return json.dumps(_finite(line), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def number(value: Any) -> float:
+    """Read a recorded number; anything that is none becomes NaN."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def read_file(path: Path) -> RecordFile:
+    """Read one record file; a torn last line (a task is writing, or died) is left for the next time."""
+    record = RecordFile(path=path)
+    for raw in path.read_bytes().split(b"\n"):
+        if not raw.strip():
+            continue
+        try:
+            line = json.loads(raw)
+            kind = line["kind"]
+        except (ValueError, TypeError, KeyError):
+            record.unreadable += 1
+            continue
+        if kind == "task":
+            record.header = line
+        else:
+            record.lines.append(line)
+    return record
+
+
+def read_directory(directory: Path) -> list[RecordFile]:
+    """Read all record files of one phase, in the order of their names."""
+    return [read_file(path) for path in sorted(directory.glob("[0-9]*.jsonl"))]
+
+
+def outcomes(record: RecordFile) -> Iterator[Outcome]:
+    """Give the outcomes in one record file."""
+    header = record.header
+    for line in record.lines:
+        if line["kind"] == "outcome" and line.get("state") in STATES:
+            yield Outcome(
+                trial=str(line.get("trial", "")),
+                state=line["state"],
+                metrics={name: number(value) for name, value in (line.get("metrics") or {}).items()},
+                seconds=number(line.get("seconds", 0.0)),
+                error=str(line.get("error", "")),
+                time=number(line.get("time", 0.0)),
+                submission=int(header.get("submission", 0)),
+                host=str(header.get("host", "")),
+                slurm_job_id=str(header.get("slurm_job_id", "")),
+                gpus=number(header.get("gpus", 0)),
+                cpus=number(header.get("cpus", 1)),
+            )
+
+
+def counted(candidates: Iterable[Outcome]) -> dict[str, Outcome]:
+    """Choose one outcome for each trial: a trial that ran twice counts once.
+
+    The earliest outcome that is not a failure wins, then the latest failure; so a reader that sees more
+    attempts never changes a result that others already built on.
+    """
+    chosen: dict[str, Outcome] = {}
+    for outcome in sorted(candidates, key=lambda item: (item.submission, item.time, item.host)):
+        before = chosen.get(outcome.trial)
+        if before is None or before.state == FAILED:
+            chosen[outcome.trial] = outcome
+    return chosen

@@ -1,0 +1,125 @@
+"""Submissions: one intent before each sbatch, one receipt after it, and what became of its tasks.
+
+In `submissions/` of a phase, for submission 1: `0001.intent.json` is written before anything is submitted;
+`0001.receipt.json` when the cluster's job ids are known; `0001.abandoned.json` when it is certain that nothing
+of it runs or will run; `0001.lost-0003.json` when task 3 has ended and left trials without an outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.sweep.files import create_exclusive, read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intent:
+    """What is about to be submitted: the unique token in the job's name, and each task's trials."""
+
+    number: int
+    token: str
+    tasks: tuple[tuple[str, ...], ...]
+    created: float
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """The cluster's job id of each task, and the machine that can see them (local executor)."""
+
+    jobs: tuple[str, ...]
+    host: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """A task that ended without an outcome for some of its trials; `blamed` are those it counts against."""
+
+    reason: str
+    blamed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One submission with all that is known of it."""
+
+    intent: Intent
+    receipt: Receipt | None = None
+    abandoned: bool = False
+    losses: Mapping[int, Loss] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Its number within the phase."""
+        return self.intent.number
+
+
+def write_intent(folder: Path, intent: Intent) -> bool:
+    """Write an intent; False when another process has already used its number."""
+    return create_exclusive(_path(folder, intent.number, "intent"), json.dumps(asdict(intent)) + "\n")
+
+
+def write_receipt(folder: Path, number: int, receipt: Receipt) -> None:
+    """Write the receipt of a submission."""
+    write_json(_path(folder, number, "receipt"), asdict(receipt))
+
+
+def write_abandoned(folder: Path, number: int, reason: str) -> None:
+    """Write down that nothing of a submission runs or will run."""
+    write_json(_path(folder, number, "abandoned"), {"reason": reason})
+
+
+def write_loss(folder: Path, number: int, task: int, loss: Loss) -> None:
+    """Write down that a task has ended and left trials without an outcome."""
+    write_json(_path(folder, number, f"lost-{task:04d}"), asdict(loss))
+
+
+def read_intent(folder: Path, number: int) -> Intent:
+    """Read one intent, as a task does to find its trials."""
+    return _intent(read_json(_path(folder, number, "intent")))
+
+
+def read_submissions(folder: Path) -> list[Submission]:
+    """Read all submissions of a phase in the order of their numbers."""
+    intents: dict[int, Intent] = {}
+    receipts: dict[int, Receipt] = {}
+    abandoned: set[int] = set()
+    losses: dict[int, dict[int, Loss]] = {}
+    for path in folder.glob("[0-9]*.json"):
+        found = re.fullmatch(r"(\d+)\.(intent|receipt|abandoned|lost-(\d+))\.json", path.name)
+        if not found:
+            continue
+        number, kind = int(found[1]), found[2]
+        if kind == "abandoned":
+            abandoned.add(number)
+            continue
+        content = read_json(path)
+        if kind == "intent":
+            intents[number] = _intent(content)
+        elif kind == "receipt":
+            receipts[number] = Receipt(jobs=tuple(content["jobs"]), host=content["host"])
+        else:
+            loss = Loss(reason=content["reason"], blamed=tuple(content["blamed"]))
+            losses.setdefault(number, {})[int(found[3])] = loss
+    return [
+        Submission(
+            intent=intents[number],
+            receipt=receipts.get(number),
+            abandoned=number in abandoned,
+            losses=losses.get(number, {}),
+        )
+        for number in sorted(intents)
+    ]
+
+
+def _intent(content: dict[str, Any]) -> Intent:
+    return Intent(**{**content, "tasks": tuple(tuple(task) for task in content["tasks"])})
+
+
+def _path(folder: Path, number: int, kind: str) -> Path:
+    return folder / f"{number:04d}.{kind}.json"

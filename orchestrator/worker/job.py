@@ -1,0 +1,107 @@
+"""The job of a sweep: finding its functions, and the config that one trial gets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from orchestrator.config import SweepConfig, job_config, load_frozen
+from orchestrator.errors import UserError
+from orchestrator.planning.plan import Phase, Plan, Scale
+from orchestrator.sweep.directory import SweepDirectory, TrialSpec
+
+
+def trial_config(config: SweepConfig, phase: Phase, spec: TrialSpec) -> DictConfig:
+    """Build the config of one trial: the job's own, its parameters, the stage's scale, its seed."""
+    node = job_config(config)
+    for path, value in scale_values(phase.scale, spec.seed).items():
+        if path in config.jobs.scale and value is not None:
+            OmegaConf.update(node, config.jobs.scale[path], value, merge=False, force_add=True)
+    for path, value in spec.params.items():
+        OmegaConf.update(node, path, value, merge=False, force_add=True)
+    OmegaConf.resolve(node)
+    return node
+
+
+def scale_values(scale: Scale, seed: int) -> dict[str, Any]:
+    """Return a scale by the names that `jobs.scale` uses."""
+    # A count of samples stays a whole number; 1.0 is all of them.
+    data = int(scale.data) if scale.data > 1 else scale.data
+    return {
+        "data": data,
+        "classes": list(scale.class_list) if scale.class_list is not None else scale.classes,
+        "class_rule": scale.class_rule,
+        "epochs": scale.epochs,
+        "validation_size": scale.validation_size,
+        "checkpoints": scale.checkpoints or None,
+        "seed": seed,
+    }
+
+
+def enter(directory: SweepDirectory, plan: Plan) -> None:
+    """Make this process, and those it starts, see the user's code and folder as the sweep was planned."""
+    snapshot = str(directory.snapshot.resolve())
+    if snapshot not in sys.path:
+        sys.path.insert(0, snapshot)
+    paths = [snapshot, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    if Path(plan.folder).is_dir():
+        os.chdir(plan.folder)
+
+
+def load_function(path: str, key: str) -> Callable[..., Any]:
+    """Import a function by its dotted path.
+
+    Raises:
+        UserError: it can't be imported, or is not there.
+    """
+    from importlib import import_module
+
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(import_module(module), name, None)
+    except Exception as error:
+        raise UserError(
+            f"'{path}' can't be imported: {type(error).__name__}: {error}", key=key
+        ) from error
+    if not callable(function):
+        raise UserError(f"module '{module}' has no function '{name}'", key=key)
+    return function  # type: ignore[no-any-return]
+
+
+def modules(config: SweepConfig) -> list[str]:
+    """Return the modules that a fork server imports once for all trials."""
+    paths = [config.jobs._target_, config.jobs.predict, config.datasets.get("_target_")]
+    return list(dict.fromkeys(path.rpartition(".")[0] for path in paths if path))
+
+
+def check(sweep: Path) -> None:
+    """Import everything that a sweep's trials will need.
+
+    Raises:
+        UserError: something can't be imported.
+    """
+    directory = SweepDirectory(sweep.resolve())
+    from orchestrator.sweep.facts import read_plan
+
+    config = load_frozen(directory.config)
+    enter(directory, read_plan(directory))
+    load_function(config.jobs._target_, "jobs._target_")
+    if config.jobs.predict:
+        load_function(config.jobs.predict, "jobs.predict")
+
+
+if __name__ == "__main__":
+    import traceback
+
+    try:
+        check(Path(sys.argv[1]))
+    except UserError as problem:
+        if problem.__cause__ is not None:
+            traceback.print_exception(problem.__cause__)
+        sys.exit(f"{problem}")

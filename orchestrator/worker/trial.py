@@ -1,0 +1,69 @@
+"""What a training function is given besides its config."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One trial, seen from inside: reports go out through it, and its checkpoints have a place.
+
+    Attributes:
+        id: unique in the sweep, such as coarse-00007.
+        stage: the stage it belongs to, or "final".
+        params: the parameters of its setting, by dotted path.
+        seed: its own seed, the same whenever it is run again.
+        checkpoint_dir: private to this trial; what lies there survives a requeue.
+    """
+
+    id: str
+    stage: str
+    params: Mapping[str, Any]
+    seed: int
+    checkpoint_dir: Path
+    send: Callable[[dict[str, Any]], None]
+
+    def report(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Report metrics of a step (an epoch, or however the function counts): the learning curve.
+
+        Args:
+            step: where in the training, growing.
+            metrics: name to number; a tensor or array of one element counts as a number.
+
+        Raises:
+            StopTrial: the trial is abandoned; let it pass through.
+            TypeError: a metric is no number.
+        """
+        numbers = {str(name): as_number(name, value) for name, value in metrics.items()}
+        self.send(
+            {"kind": "report", "trial": self.id, "step": int(step), "metrics": numbers, "time": time.time()}
+        )
+
+    def keep(self, path: Path | str, step: int) -> None:
+        """Offer a checkpoint file below `checkpoint_dir` as a member of the ensemble.
+
+        Raises:
+            ValueError: the file is not below `checkpoint_dir`, or not there.
+        """
+        place = Path(path).resolve()
+        if not place.is_relative_to(self.checkpoint_dir.resolve()) or not place.is_file():
+            raise ValueError(f"keep({str(path)!r}): there is no such file below {self.checkpoint_dir}")
+        inside = place.relative_to(self.checkpoint_dir.resolve()).as_posix()
+        self.send({"kind": "checkpoint", "trial": self.id, "step": int(step), "path": inside})
+
+
+def as_number(name: object, value: Any) -> float:
+    """Return a metric as a float.
+
+    Raises:
+        TypeError: it is no number; the message names the metric and what it is.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"metric '{name}' is {type(value).__name__} {value!r:.60}, not a number") from None
