@@ -195,7 +195,9 @@ def status(directory: Path, as_json: bool, watch: bool) -> None:
 @click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.option("--stage", help="Only the trials of one stage.")
 @click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write to a file instead (csv, json or parquet).")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Write to a file instead (csv, json or parquet)."
+)
 @_json
 def results(
     directory: Path, kind: str, stage: str | None, top: int | None, output: Path | None, as_json: bool
@@ -350,7 +352,9 @@ def _end(console: Any, sweep: Any, decision: Any) -> None:
         show_end(console, standing, ensemble, _spaces(sweep), _short(sweep.directory.path))
         failed = next((p for p in standing.phases if p.kind == "ensemble" and p.failed), None)
         if failed is not None:
-            click.echo(f"error: the ensemble failed: see orchestrate results and {sweep.directory.logs}", err=True)
+            click.echo(
+                f"error: the ensemble failed: see orchestrate results and {sweep.directory.logs}", err=True
+            )
             sys.exit(1)
         return
     click.echo(f"{decision.state}: {decision.message}", err=True)

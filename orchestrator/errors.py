@@ -22,15 +22,15 @@ class UserError(Exception):
         super().__init__(f"{where + ': ' if where else ''}{problem}{'. ' + hint if hint else ''}")
 
 
-class StopTrial(Exception):  # noqa: N818 - a request to stop, as in the job contract, not an error
+class StopTrial(Exception):
     """Raised by `Trial.report` when the trial is abandoned; a job lets it pass through."""
 
 
-class Busy(Exception):  # noqa: N818
+class Busy(Exception):
     """Another process holds the sweep's lease."""
 
 
-class LeaseLost(Exception):  # noqa: N818
+class LeaseLost(Exception):
     """This process was fenced off: another one took the sweep over while it was stalled."""
 
 

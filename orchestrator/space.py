@@ -45,22 +45,18 @@ class Parameter:
         if self.kind == INT:
             # Whole numbers share the range equally: the first and the last have as much of it as the others.
             low, high = self.transformed(self.low - 0.5), self.transformed(self.high + 0.5)
-            value = round(self._back(low + unit * (high - low)))
+            value = round(self.at(low + unit * (high - low)))
             return int(min(max(value, self.low), self.high))
         low, high = self.transformed(self.low), self.transformed(self.high)
-        return min(max(self._back(low + unit * (high - low)), self.low), self.high)
+        return min(max(self.at(low + unit * (high - low)), self.low), self.high)
 
     def transformed(self, value: float) -> float:
         """Return a number on the scale that is searched: its logarithm, or itself."""
         return math.log(value) if self.log else float(value)
 
-    def _back(self, transformed: float) -> float:
-        return math.exp(transformed) if self.log else transformed
-
     def at(self, transformed: float) -> float:
-        """Return the number at a place on the searched scale; whole where the parameter is."""
-        value = self._back(transformed)
-        return round(value) if self.kind == INT else value
+        """Return the number at a place on the searched scale."""
+        return math.exp(transformed) if self.log else transformed
 
     def contains(self, value: Value) -> bool:
         """Say whether a value lies in the range."""
@@ -147,6 +143,8 @@ def _choices(name: str, values: Sequence[Any], wrong: Any) -> Parameter:
     unique = list(dict.fromkeys((type(v).__name__, v) for v in values))
     if not unique:
         raise wrong("an empty list of choices")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise wrong("a choice is not a finite number", "Quote it where it is a word: choice('nan', 'inf')")
     return Parameter(name=name, kind=CHOICE, values=tuple(value for _, value in unique))
 
 
@@ -162,11 +160,12 @@ def _interval(
         raise wrong(f"interval({show(low)}, {show(high)}) is empty", f"Write {low:g} to hold it fixed")
     log = "log" in tags
     if log and low <= 0:
-        raise wrong(
-            f"a logarithm over {show(low)}", "Begin a log range above zero, or leave out the log tag"
-        )
+        raise wrong(f"a logarithm over {show(low)}", "Begin a log range above zero, or leave out the log tag")
     integer = isinstance(low, int) and isinstance(high, int)
-    given = (limits[0] if limits[0] is not None else -math.inf, limits[1] if limits[1] is not None else math.inf)
+    given = (
+        limits[0] if limits[0] is not None else -math.inf,
+        limits[1] if limits[1] is not None else math.inf,
+    )
     if low < given[0] or high > given[1]:
         raise wrong(
             f"{show(low)} … {show(high)} reaches past its hard limits {show(given[0])} … {show(given[1])}"
@@ -211,9 +210,8 @@ def advice(space: Sequence[Parameter]) -> list[str]:
         wide = parameter.low > 0 and parameter.high / parameter.low >= 1000
         if parameter.kind != CHOICE and not parameter.log and wide:
             warnings.append(
-                f"{parameter.name}: a linear range over {math.log10(parameter.high / parameter.low):.0f} decades "
-                f"puts nine of ten trials in the last one; write tag(log, interval({parameter.low:g}, "
-                f"{parameter.high:g}))"
+                f"{parameter.name}: a linear range over three decades or more puts nine of ten trials in the "
+                f"last one; write tag(log, interval({parameter.low:g}, {parameter.high:g}))"
             )
     return warnings
 
@@ -237,10 +235,11 @@ def to_json(space: Sequence[Parameter], stage: str) -> dict[str, Any]:
 
 def from_json(content: Mapping[str, Any]) -> tuple[Parameter, ...]:
     """Read a stage's ranges from the content of its space.json."""
-    return tuple(
-        Parameter(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-        for name, entry in content["parameters"].items()
-    )
+    parameters = []
+    for name, entry in content["parameters"].items():
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        parameters.append(Parameter(name=name, **values))
+    return tuple(parameters)
 
 
 def with_reason(parameter: Parameter, reason: str, **changes: Any) -> Parameter:

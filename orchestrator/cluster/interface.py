@@ -68,9 +68,9 @@ class Cluster(Protocol):
         """End jobs; those that have ended already are passed over."""
 
 
-class SubmissionRefused(Exception):  # noqa: N818
+class SubmissionRefused(Exception):
     """The cluster took nothing of a submission, and says why."""
 
 
-class ClusterUnavailable(Exception):  # noqa: N818
+class ClusterUnavailable(Exception):
     """The cluster can't be asked just now; nothing is known, so nothing is decided."""

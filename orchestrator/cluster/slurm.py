@@ -29,7 +29,16 @@ from orchestrator.sweep.submissions import Intent, Receipt
 
 # Everything else that squeue or sacct may say of a job means that it has ended.
 _PENDING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-_ACTIVE = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+_ACTIVE = {
+    "RUNNING",
+    "CONFIGURING",
+    "COMPLETING",
+    "SUSPENDED",
+    "STOPPED",
+    "RESIZING",
+    "SIGNALING",
+    "STAGE_OUT",
+}
 
 # An sbatch that another machine started may still be under way for so long.
 SBATCH_SECONDS = 120.0
@@ -173,7 +182,11 @@ def _command(command: Sequence[str], *, check: bool = True) -> str:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env={**os.environ, "LC_ALL": "C"}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClusterUnavailable(f"{command[0]}: {error}") from None

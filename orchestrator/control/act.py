@@ -110,7 +110,9 @@ def _freeze(scene: Scene, phase: Phase) -> None:
         trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=scene.config.seed)]
     else:
         assert known is not None, "final runs follow a stage"
-        trials = final_trials(phase, scene.config.final.seeds, scene.config.seed, _finished(scene.plan, known))
+        trials = final_trials(
+            phase, scene.config.final.seeds, scene.config.seed, _finished(scene.plan, known)
+        )
     write_trials(folder.trials, trials)
 
 
@@ -140,7 +142,9 @@ def _history(scene: Scene, phase: Phase) -> list[Observation]:
     """Return all earlier results, each by its rank within its stage: scales differ in level, not in order."""
     history = []
     for earlier in scene.plan.stages[: scene.plan.stages.index(phase)]:
-        finished = sorted(_finished(scene.plan, read_phase(scene.directory, earlier)), key=lambda f: f.objective)
+        finished = sorted(
+            _finished(scene.plan, read_phase(scene.directory, earlier)), key=lambda f: f.objective
+        )
         values = sorted({item.objective for item in finished})
         ranks = {value: (place + 1) / len(values) for place, value in enumerate(values)}
         history += [Observation(item.spec.params, ranks[item.objective]) for item in finished]
@@ -151,9 +155,7 @@ def _submit(scene: Scene, phase: Phase, tasks: tuple[tuple[str, ...], ...]) -> N
     folder = scene.directory.phase(phase.kind, phase.name).submissions
     number = max((s.number for s in read_submissions(folder)), default=0) + 1
     token = f"{scene.plan.name.replace(' ', '_')}-{phase.name}-{scene.plan.uid}-{number:04d}"
-    intent = Intent(
-        number=number, token=token, tasks=tasks, created=time.time(), host=socket.gethostname()
-    )
+    intent = Intent(number=number, token=token, tasks=tasks, created=time.time(), host=socket.gethostname())
     if not write_intent(folder, intent):
         return
     request = Request(
@@ -170,7 +172,7 @@ def _submit(scene: Scene, phase: Phase, tasks: tuple[tuple[str, ...], ...]) -> N
             f"the cluster refused the job: {refusal}",
             file=scene.directory.config,
             key="slurm",
-            hint=f"Nothing is lost: change it there and call orchestrate run {os.path.relpath(scene.directory.path)}",
+            hint=f"Nothing is lost: change it, then orchestrate run {os.path.relpath(scene.directory.path)}",
         ) from None
     write_receipt(folder, number, receipt)
 

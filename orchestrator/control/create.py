@@ -107,7 +107,7 @@ def _same_plan(directory: SweepDirectory, config: SweepConfig) -> None:
     raise UserError(
         f"holds another plan ({examples}{'; …' if len(differing) > 3 else ''})",
         file=directory.path,
-        hint=f"Go on with it: orchestrate run {_short(directory.path)}; or give this one another name: name=...",
+        hint=f"Go on with it: orchestrate run {_short(directory.path)}; or name this one anew: name=...",
     )
 
 

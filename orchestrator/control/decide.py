@@ -149,9 +149,7 @@ def _misses(known: PhaseFacts, trial: str, submission: Submission) -> bool:
     return trial not in known.outcomes and not known.forgiven(trial, submission.number)
 
 
-def _steps(
-    known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits
-) -> tuple[Action, ...]:
+def _steps(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> tuple[Action, ...]:
     phase = known.phase
     actions: list[Action] = [
         Reconcile(phase, submission)

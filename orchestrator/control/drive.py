@@ -80,9 +80,7 @@ def run(
         try:
             with _following(sweep, cluster, show, on_note, pause) as held:
                 while True:
-                    decision = advance(
-                        sweep.directory, sweep.plan, sweep.config, cluster, held, on_action
-                    )
+                    decision = advance(sweep.directory, sweep.plan, sweep.config, cluster, held, on_action)
                     show(sweep.stand(decision))
                     if decision.state != RUNNING:
                         return decision

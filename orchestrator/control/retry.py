@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.control.drive import Sweep
 from orchestrator.sweep import lease
-from orchestrator.sweep.facts import checked_path, read_facts, retries_path
+from orchestrator.sweep.facts import Retry, checked_path, read_facts, retries_path
 from orchestrator.sweep.files import create_exclusive
 from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.snapshot import take_snapshot
@@ -22,13 +24,13 @@ def retry(sweep: Sweep) -> int:
     directory = sweep.directory
     with lease.hold(directory.lease, "orchestrate retry"):
         facts = read_facts(directory, sweep.plan)
-        wishes = []
+        wishes: list[Retry] = []
         for known in facts.phases:
             failed = {trial for trial, outcome in known.outcomes.items() if outcome.state == FAILED}
             failed |= set(known.given_up(sweep.config.slurm.attempts))
             if failed:
                 last = max((submission.number for submission in known.submissions), default=0)
-                wishes.append({"phase": known.phase.name, "trials": sorted(failed), "submission": last})
+                wishes.append(Retry(phase=known.phase.name, trials=frozenset(failed), submission=last))
         take_snapshot(Path(sweep.plan.folder), directory)
         # The new code is imported once more before anything is submitted.
         checked_path(directory).unlink(missing_ok=True)
@@ -36,12 +38,11 @@ def retry(sweep: Sweep) -> int:
             _write(retries_path(directory), wishes)
         with contextlib.suppress(FileNotFoundError):
             directory.cancelled.unlink()
-    return sum(len(wish["trials"]) for wish in wishes)
+    return sum(len(wish.trials) for wish in wishes)
 
 
-def _write(folder: Path, wishes: list[dict[str, object]]) -> None:
-    import json
-
+def _write(folder: Path, wishes: list[Retry]) -> None:
+    content = [{**asdict(wish), "trials": sorted(wish.trials)} for wish in wishes]
     number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
-    while not create_exclusive(folder / f"{number:04d}.json", json.dumps(wishes)):
+    while not create_exclusive(folder / f"{number:04d}.json", json.dumps(content)):
         number += 1

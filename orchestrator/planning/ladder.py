@@ -16,9 +16,7 @@ from orchestrator.space import CHOICE, Parameter, advice
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 
 
-def build_plan(
-    config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, folder: Path
-) -> Plan:
+def build_plan(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, folder: Path) -> Plan:
     """Work out the plan of a validated config.
 
     Args:

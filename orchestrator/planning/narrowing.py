@@ -25,6 +25,8 @@ EDGE_STEP = 0.25
 LEAST_SHARE = 0.1
 # A choice is clearly worse at this one-sided significance, measured on at least so many trials.
 WORSE_P, WORSE_TRIALS = 0.05, 4
+# exp(log(8)) is a little more than 8, and must not become 9.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ def narrow(
     threshold = finite[min(count, len(finite)) - 1].objective
     good = Good(tuple(trial for trial in finite if trial.objective >= threshold), len(ranked))
     if len(good.trials) > TIE_SHARE * len(ranked):
-        why = f"kept: {len(good.trials)} of {len(ranked)} trials reach {threshold:.4g}, which tells none apart"
+        why = (
+            f"kept: {len(good.trials)} of {len(ranked)} trials reach {threshold:.4g}, which tells none apart"
+        )
         return _unchanged(space, why, finite[0])
     return tuple(
         _narrow_choice(parameter, good, ranked)
@@ -85,7 +89,11 @@ def _unchanged(
 ) -> tuple[Parameter, ...]:
     kept = []
     for parameter in space:
-        if best is not None and parameter.kind != CHOICE and not parameter.contains(best.params[parameter.name]):
+        if (
+            best is not None
+            and parameter.kind != CHOICE
+            and not parameter.contains(best.params[parameter.name])
+        ):
             value = best.params[parameter.name]
             low, high = min(parameter.low, value), max(parameter.high, value)
             kept.append(with_reason(parameter, f"{reason}; widened to the best trial", low=low, high=high))
@@ -114,7 +122,10 @@ def _narrow_number(parameter: Parameter, good: Good, margin: float) -> Parameter
     new_low, new_high = max(new_low, floor), min(new_high, ceiling)
     low_value, high_value = _ends(parameter, new_low, new_high, good)
     return with_reason(
-        parameter, _number_reason(parameter, good, moved, low_value, high_value), low=low_value, high=high_value
+        parameter,
+        _number_reason(parameter, good, moved, low_value, high_value),
+        low=low_value,
+        high=high_value,
     )
 
 
@@ -135,7 +146,7 @@ def _ends(parameter: Parameter, low: float, high: float, good: Good) -> tuple[fl
     """Return the ends as values, the best trial inside whatever rounding did."""
     best = good.best.params[parameter.name]
     if parameter.kind == INT:
-        ends = int(math.floor(parameter.at(low))), int(math.ceil(parameter.at(high)))
+        ends = math.floor(parameter.at(low) + ROUNDING), math.ceil(parameter.at(high) - ROUNDING)
         return min(ends[0], best), max(ends[1], best)
     return min(parameter.at(low), best), max(parameter.at(high), best)
 

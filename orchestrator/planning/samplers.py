@@ -121,4 +121,5 @@ def _encode(parameter: Parameter, value: Any) -> Any:
 
 
 def _decode(parameter: Parameter, value: Any) -> Value:
-    return parameter.values[value] if parameter.kind == CHOICE else value
+    decoded: Value = parameter.values[value] if parameter.kind == CHOICE else value
+    return decoded

@@ -74,7 +74,9 @@ def _job(config: SweepConfig, check: _Check) -> None:
         check.one_of(f"jobs.scale.{name}", name, SCALE_KEYS)
         if not has_path(node, path):
             check.fail(
-                f"jobs.scale.{name}", f"'{path}' is not in the job's config", nearest(path, leaf_paths(_plain(node)))
+                f"jobs.scale.{name}",
+                f"'{path}' is not in the job's config",
+                nearest(path, leaf_paths(_plain(node))),
             )
 
 
@@ -86,13 +88,17 @@ def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> 
             check.fail(f"space.{parameter.name}", "is not in the job's config", hint)
     for name in config.jobs.limits:
         if not has_path(node, name):
-            check.fail(f"jobs.limits.{name}", "is not in the job's config", nearest(name, leaf_paths(_plain(node))))
+            check.fail(
+                f"jobs.limits.{name}", "is not in the job's config", nearest(name, leaf_paths(_plain(node)))
+            )
 
 
 def _plain(node: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    return dict(OmegaConf.to_container(node, resolve=False))
+    container = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(container, dict), "a job's config is a mapping"
+    return {str(key): value for key, value in container.items()}
 
 
 def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> None:
@@ -119,14 +125,16 @@ def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> N
 
 def _amount(key: str, data: Any, size: DatasetSize, check: _Check) -> None:
     if isinstance(data, bool) or not isinstance(data, int | float) or not data > 0:
-        check.fail(key, f"{data!r} is no amount of data", "Write a fraction such as 0.1, or a count of samples")
+        check.fail(
+            key, f"{data!r} is no amount of data", "Write a fraction such as 0.1, or a count of samples"
+        )
     if 1 < data < 2 or (isinstance(data, float) and data > 1 and data != int(data)):
         check.fail(key, f"{data:g} is more data than there is", "The whole of it is 1.0")
     if data >= 2 and size.train_samples is not None and data > size.train_samples:
         check.fail(
             key,
-            f"{data:g} samples are more data than there is: {size.train_samples:,} of {size.samples:,} samples "
-            "are for training",
+            f"{data:g} samples are more data than there is: {size.train_samples:,} of {size.samples:,} are "
+            "for training",
             "The whole of it is 1.0",
         )
 

@@ -27,7 +27,9 @@ def select_trials(sweep: Path, stage: str | None, top: int | None) -> pd.DataFra
     if stage is not None:
         known = list(loaded.stages)
         if stage not in known:
-            raise UserError(f"there is no stage '{stage}'", file=sweep, key="--stage", hint=nearest(stage, known))
+            raise UserError(
+                f"there is no stage '{stage}'", file=sweep, key="--stage", hint=nearest(stage, known)
+            )
         trials = trials[trials["stage"] == stage]
     ascending = loaded.plan["metric"]["mode"] == "min"
     trials = trials.sort_values(["stage", "objective"], ascending=[False, ascending], na_position="last")
@@ -41,13 +43,7 @@ def export_results(trials: pd.DataFrame, kind: str, output: Path | None, console
         UserError: the file's kind is not known.
     """
     if output is not None:
-        writers = {".csv": trials.to_csv, ".json": trials.to_json, ".parquet": trials.to_parquet}
-        if output.suffix not in writers:
-            raise UserError(f"'{output.suffix}' is no kind of file", file=output, hint=nearest(output.suffix, writers))
-        if output.suffix == ".json":
-            trials.to_json(output, orient="records", indent=1)
-        else:
-            writers[output.suffix](output, index=False)
+        _write(trials, output)
         console.print(f"{len(trials)} trials written to {escape(str(output))}")
     elif kind == "csv":
         print(trials.to_csv(index=False), end="")
@@ -55,6 +51,18 @@ def export_results(trials: pd.DataFrame, kind: str, output: Path | None, console
         print(trials.to_json(orient="records", indent=1))
     else:
         _print(trials, console)
+
+
+def _write(trials: pd.DataFrame, output: Path) -> None:
+    match output.suffix:
+        case ".csv":
+            trials.to_csv(output, index=False)
+        case ".json":
+            trials.to_json(output, orient="records", indent=1)
+        case ".parquet":
+            trials.to_parquet(output, index=False)
+        case other:
+            raise UserError(f"'{other}' is no kind of file", file=output, hint="Valid: .csv, .json, .parquet")
 
 
 def _print(trials: pd.DataFrame, console: Console) -> None:

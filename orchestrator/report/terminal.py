@@ -124,7 +124,9 @@ def _price(plan: Plan) -> str:
 
 def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] | None = None) -> Group:
     """Return where a sweep stands as a table with bars, for the live view and for `status`."""
-    phases = table("phase", "", "done", "running", "failed", "best", right=("done", "running", "failed", "best"))
+    phases = table(
+        "phase", "", "done", "running", "failed", "best", right=("done", "running", "failed", "best")
+    )
     for phase in standing.phases:
         bar = ProgressBar(total=max(1, phase.planned), completed=phase.done, width=24)
         phases.add_row(
@@ -145,7 +147,10 @@ def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] 
 
 
 def _failed(phase: PhaseStanding) -> str:
-    parts = [f"{phase.failed}" if phase.failed else "", f"{phase.diverged} diverged" if phase.diverged else ""]
+    parts = [
+        f"{phase.failed}" if phase.failed else "",
+        f"{phase.diverged} diverged" if phase.diverged else "",
+    ]
     return ", ".join(part for part in parts if part)
 
 
@@ -224,5 +229,3 @@ def _add_figures(summary: Table, ensemble: Mapping[str, Any]) -> None:
             distinct = len(ensemble["members"])
             text += f" ({distinct} of {ensemble['candidates']} checkpoints)"
         summary.add_row(label, text)
-
-

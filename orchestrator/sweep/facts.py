@@ -153,7 +153,7 @@ def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
     )
     started: dict[tuple[int, int], set[str]] = {}
     for file in files:
-        key = int(file.header.get("submission", 0)), int(file.header.get("task", 0))
+        key = records.whole(file.header.get("submission")), records.whole(file.header.get("task"))
         started.setdefault(key, set()).update(
             str(line.get("trial")) for line in file.lines if line["kind"] == "start"
         )

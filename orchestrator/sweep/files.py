@@ -88,4 +88,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"not readable as JSON ({error})", file=path, hint="Restore it, or plan anew") from None
+        raise UserError(
+            f"not readable as JSON ({error})", file=path, hint="Restore it, or plan anew"
+        ) from None

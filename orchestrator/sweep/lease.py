@@ -150,7 +150,9 @@ def _gone(owner: Owner) -> bool:
     try:
         # A number is used again; the moment of its start tells two processes apart.
         process = psutil.Process(owner.pid)
-        return abs(process.create_time() - owner.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+        return bool(
+            abs(process.create_time() - owner.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

@@ -78,6 +78,15 @@ def number(value: Any) -> float:
         return math.nan
 
 
+def _numbers(metrics: Any) -> dict[str, float]:
+    return {str(name): number(value) for name, value in metrics.items()} if isinstance(metrics, dict) else {}
+
+
+def whole(value: Any) -> int:
+    """Read a recorded whole number; anything that is none becomes 0."""
+    return value if isinstance(value, int) else 0
+
+
 def read_file(path: Path) -> RecordFile:
     """Read one record file; a torn last line (a task is writing, or died) is left for the next time."""
     record = RecordFile(path=path)
@@ -110,11 +119,11 @@ def outcomes(record: RecordFile) -> Iterator[Outcome]:
             yield Outcome(
                 trial=str(line.get("trial", "")),
                 state=line["state"],
-                metrics={name: number(value) for name, value in (line.get("metrics") or {}).items()},
+                metrics=_numbers(line.get("metrics")),
                 seconds=number(line.get("seconds", 0.0)),
                 error=str(line.get("error", "")),
                 time=number(line.get("time", 0.0)),
-                submission=int(header.get("submission", 0)),
+                submission=whole(header.get("submission")),
                 host=str(header.get("host", "")),
                 slurm_job_id=str(header.get("slurm_job_id", "")),
                 gpus=number(header.get("gpus", 0)),

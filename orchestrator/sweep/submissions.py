@@ -1,8 +1,9 @@
 """Submissions: one intent before each sbatch, one receipt after it, and what became of its tasks.
 
-In `submissions/` of a phase, for submission 1: `0001.intent.json` is written before anything is submitted;
-`0001.receipt.json` when the cluster's job ids are known; `0001.abandoned.json` when it is certain that nothing
-of it runs or will run; `0001.lost-0003.json` when task 3 has ended and left trials without an outcome.
+In `submissions/` of a phase, for submission 1: `0001.intent.json` is written before anything is sent;
+`0001.receipt.json` when the cluster's job ids are known; `0001.abandoned.json` when it is certain that
+nothing of it runs or will run; `0001.lost-0003.json` when task 3 has ended and left trials without an
+outcome.
 """
 
 from __future__ import annotations

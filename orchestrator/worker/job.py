@@ -66,9 +66,7 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
     try:
         function = getattr(import_module(module), name, None)
     except Exception as error:
-        raise UserError(
-            f"'{path}' can't be imported: {type(error).__name__}: {error}", key=key
-        ) from error
+        raise UserError(f"'{path}' can't be imported: {type(error).__name__}: {error}", key=key) from error
     if not callable(function):
         raise UserError(f"module '{module}' has no function '{name}'", key=key)
     return function  # type: ignore[no-any-return]

@@ -29,7 +29,7 @@ class Task:
         return run_batch(self)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Go on after a preemption or time limit: finished trials are in the records, so the same call does."""
+        """Go on after a preemption or time limit: the records say what is done, so the same call does."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -1,0 +1,1 @@
+"""Data: sources, splits, subsets and transforms. Knows nothing of SLURM."""

@@ -1,0 +1,1 @@
+"""Ensembles: members, and how they are combined."""

@@ -1,0 +1,396 @@
+"""One self-contained page about a sweep, finished or still running.
+
+It asks for nothing from outside, which its content security policy enforces; plotly.js is inlined once,
+compressed. Every string of the user's is escaped, and only scripts that carry the page's nonce run.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import math
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from orchestrator.report import figures
+from orchestrator.results.analysis import (
+    failures,
+    final_settings,
+    planned_trials,
+    stages_with_curves,
+    standing,
+)
+from orchestrator.results.load import Results, load_results
+from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory
+from orchestrator.sweep.files import write_atomic
+
+BRIGHT = "Boxes are the ranges; brighter trials rank higher within their stage."
+STAGES_APART = "Stages are different problems: compare trials within a colour."
+BARE = {"showlegend": False, "margin": {"t": 12}}  # one figure of many that share a key
+CURVES = "The best trial of each stage stands out."
+CONTROLS = (
+    "A setting at one stage and, promoted, at the next. Controls were promoted although not among the best."
+)
+MOST_BEST, MOST_FAILURES, MOST_ERROR = 10, 20, 4000  # settings, kinds of failure, characters of an error
+
+
+class Markup(str):
+    """Text that is HTML already; anything else is escaped by `cell`."""
+
+
+def write_report(sweep: Path) -> Path:
+    """Write the page of a sweep as `report.html`, from the results as they were last compacted.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the directory is no sweep's.
+    """
+    results = load_results(sweep, missing_ok=True)
+    path = SweepDirectory(results.path).report
+    write_atomic(path, page(results, now=time.time()))
+    return path
+
+
+def page(results: Results, now: float) -> str:
+    """Return the page; `now` is in seconds since the epoch."""
+    names, pairs = results.parameters, zip(results.stages, results.stages[1:], strict=False)
+    narrowing = [figures.narrowing(results, [name]) for name in names]
+    slices = [figures.slices(results, [name]).update_layout(**BARE) for name in names]
+    curves = [figures.learning_curves(results, [stage]) for stage in stages_with_curves(results)]
+    correlation = [figures.rank_correlation(results, [pair]) for pair in pairs]
+    sections = [
+        _section("Stages", _stages(results), _figure(figures.funnel(results).update_layout(title_text=None))),
+        _section("Best settings", _best(results)),
+        _section("Final runs and ensemble", _ensemble(results)),
+        _section("Ranges and why", _ranges(results)),
+        _drawn("How the ranges narrowed", BRIGHT, narrowing),
+        _drawn("Objective by parameter", STAGES_APART + _key(results), slices),
+        _drawn("Learning curves", CURVES, curves),
+        _drawn("Do small scales predict large ones?", CONTROLS, correlation),
+        _section("Failures", _failures(results)),
+    ]
+    nonce = secrets.token_urlsafe(16)
+    templates = {"light": figures.template(dark=False), "dark": figures.template(dark=True)}
+    return PAGE.format(
+        nonce=nonce,
+        title=html.escape(results.name),
+        style=STYLE,
+        header=_header(results, now),
+        body="\n".join(section for section in sections if section),
+        templates=script_json(json.dumps(templates)),
+        plotly=_plotly(),
+        script=SCRIPT,
+    )
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    """Return plotly.js, compressed: it is most of the page."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def script_json(text: str) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _figure(figure: go.Figure) -> str:
+    height = figure.layout.height or 400
+    figure.update_layout(template=None)  # the page sets the light or the dark one
+    return (
+        f'<div class="plot" style="min-height:{height}px"></div>'
+        f'<script type="application/json">{script_json(figure.to_json())}</script>'
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    content = "".join(parts)
+    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
+
+
+def _drawn(title: str, caption: str, drawn: Iterable[go.Figure]) -> str:
+    plots = [f'<div class="card">{_figure(figure)}</div>' for figure in drawn if len(figure.data)]
+    return _section(title, f"<p>{caption}</p>", f'<div class="grid">{"".join(plots)}</div>') if plots else ""
+
+
+def cell(value: object) -> str:
+    """Return a table's cell: markup as it is, numbers short, anything else escaped."""
+    if isinstance(value, Markup):
+        return f"<td>{value}</td>"
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return f'<td class="number">{number(value)}</td>'
+    text = str(value)
+    return f"<td{' class=short' if len(text) < 28 else ''}>{html.escape(text)}</td>"
+
+
+def number(value: float | None) -> str:
+    """Return a number with what matters of it; none, or NaN, is a dash."""
+    if value is None or math.isnan(value):
+        return "–"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table that scrolls sideways on a narrow screen."""
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _header(results: Results, now: float) -> str:
+    best = results.best(1)
+    planned = sum(planned_trials(results).values())
+    hours = results.trials["gpu_seconds"].sum() / 3600
+    spent = f"{hours:.3g} GPU-h" if hours else f"{results.trials['seconds'].sum() / 3600:.3g} h"
+    tiles = [("trials done", f"{len(results.trials):,} of {planned:,}"), ("spent in trials", spent)]
+    if len(best):
+        stage = best["stage"].iloc[0]
+        tiles.append((f"best {results.metric} ({stage})", number(float(best["objective"].iloc[0]))))
+    if results.ensemble and results.ensemble.get("test"):
+        tiles.append(("ensemble, held-out test", number(results.ensemble["test"].get("ensemble"))))
+    written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    blocks = "".join(f"<div><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>" for k, v in tiles)
+    goal = {"max": "highest", "min": "lowest"}[results.mode]
+    metric, stands = html.escape(results.metric), html.escape(standing(results))
+    return (
+        f"<h1>{html.escape(results.name)}</h1>"
+        f"<p>Looking for the {goal} <code>{metric}</code> · {stands} · as of {written}</p>"
+        f'<div class="tiles">{blocks}</div>'
+    )
+
+
+def _stages(results: Results) -> str:
+    rows = []
+    for phase in results.plan["phases"]:
+        if phase["kind"] == ENSEMBLE:
+            continue
+        trials, best = results.at(phase["name"]), results.best(1, phase["name"])
+        states = trials["state"].value_counts()
+        others = [f"{states[state]} {state}" for state in ("pruned", "diverged", "failed") if state in states]
+        rows.append(
+            [
+                Markup(f"<b>{html.escape(phase['name'])}</b><small>{figures.scale_text(phase)}</small>"),
+                phase["samples"] if phase["samples"] is not None else "all",
+                f"{len(trials)} of {phase['trials']}",
+                ", ".join(others) or "–",
+                float(best["objective"].iloc[0]) if len(best) else math.nan,
+                _duration(trials["seconds"].sum()),
+                _cost(phase.get("cost") or {}),
+            ]
+        )
+    return table(["stage", "samples", "done", "of these", f"best {results.metric}", "spent", "planned"], rows)
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    if cost.get("seconds") is not None:
+        return _duration(cost["seconds"])
+    samples = cost.get("trained_samples")
+    return "–" if samples is None else f"{samples:,} samples"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
+
+
+def _best(results: Results) -> str:
+    top = results.best(MOST_BEST)
+    if top.empty:
+        return "<p>None yet.</p>"
+    head = ["trial", results.metric, *results.parameters]
+    rows = [
+        [row["trial_id"], row["objective"], *(row[f"param.{name}"] for name in results.parameters)]
+        for row in top.to_dict("records")
+    ]
+    stage = html.escape(str(top["stage"].iloc[0]))
+    return f"<p>Of <b>{stage}</b>, the last stage with results, best first.</p>{table(head, rows)}"
+
+
+def _finals(results: Results) -> str:
+    """Return the settings of the final runs, best first, with the spread over their seeds."""
+    settings = final_settings(results)
+    if settings.empty:
+        return ""
+    rows = [
+        [setting, int(row.pop("seeds")), *row.values()] for setting, row in settings.to_dict("index").items()
+    ]
+    return table(["setting", *(str(name) for name in settings.columns)], rows)
+
+
+def _ensemble(results: Results) -> str:
+    found = results.ensemble
+    if found is None:
+        return _finals(results)
+    names = {
+        "best_single": "best single checkpoint",
+        "average_member": "average member",
+        "ensemble": "ensemble",
+    }
+    sides = [found.get("validation") or {}, found.get("test") or {}]
+    rows = [
+        [name, *(side.get(key) for side in sides)]
+        for key, name in names.items()
+        if any(key in side for side in sides)
+    ]
+    columns = {
+        "member": "trial_id",
+        "setting": "setting_id",
+        "seed": "seed",
+        "step": "step",
+        "weight": "weight",
+    }
+    members = [[one.get(key) for key in columns.values()] for one in found.get("members", [])]
+    samples = f" ({number(found['test_samples'])} samples)" if found.get("test_samples") else ""
+    combine = html.escape(str(found.get("combine", "")))
+    note = (
+        f"<p>{len(members)} members of {number(found.get('candidates'))} candidates, chosen on validation "
+        f"data ({combine}); the held-out test data{samples} were read once, at the end.</p>"
+    )
+    score = str(found.get("score", "score"))
+    return "".join(
+        [
+            _finals(results),
+            "<h3>Ensemble</h3>",
+            note,
+            table([score, "validation", "held-out test"], rows),
+            table(list(columns), members),
+        ]
+    )
+
+
+def _ranges(results: Results) -> str:
+    stages = [stage for stage in results.stages if stage in results.spaces]
+    names = dict.fromkeys(name for stage in stages for name in results.spaces[stage])
+    rows = []
+    for name in names:
+        specs = [results.spaces[stage].get(name) for stage in stages]
+        rows.append([Markup(f"<b>{html.escape(name)}</b>"), *(_range(spec) for spec in specs)])
+    return table(["parameter", *stages], rows) if rows else ""
+
+
+def _range(spec: Mapping[str, Any] | None) -> Markup:
+    if spec is None:
+        return Markup("–")
+    if spec["kind"] == "choice":
+        text = ", ".join(value if isinstance(value, str) else json.dumps(value) for value in spec["values"])
+    else:
+        text = f"{spec['low']:.3g} … {spec['high']:.3g}{' (log)' if spec.get('log') else ''}"
+    return Markup(f"{html.escape(text)}<small>{html.escape(str(spec.get('reason', '')))}</small>")
+
+
+def _key(results: Results) -> str:
+    """Return the stages' colours."""
+    return "".join(
+        f' <span class="key"><i style="background:{figures.COLOURS[i % len(figures.COLOURS)]}"></i>'
+        f"{html.escape(stage)}</span>"
+        for i, stage in enumerate(results.stages)
+    )
+
+
+def _failures(results: Results) -> str:
+    """Return the failures, alike ones together, most frequent first."""
+    kinds = failures(results)
+    if not kinds:
+        return "<p>None.</p>"
+    rows = []
+    for last, kind in kinds[:MOST_FAILURES]:
+        error = kind["error"].iloc[0]
+        shown = error if len(error) <= MOST_ERROR else "…" + error[-MOST_ERROR:]
+        folded = f"<summary>{html.escape(last)}</summary><pre>{html.escape(shown)}</pre>"
+        stages = ", ".join(dict.fromkeys(kind["stage"].astype(str)))
+        rows.append([len(kind), Markup(f"<details>{folded}</details>"), stages, kind["trial_id"].iloc[0]])
+    more = f"<p>{len(kinds) - MOST_FAILURES} more kinds.</p>" if len(kinds) > MOST_FAILURES else ""
+    return table(["trials", "error", "stages", "for example"], rows) + more
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #22262e; --dim: #626a78;
+  --back: #f6f7f9; --card: #fff; --line: #dfe3e9; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #d7dae0; --dim: #949cab; --back: #14161a; --card: #1c1f25; --line: #31353e; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink); line-height: 1.45;
+  font: 15px/1.45 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 20px 16px 60px; }
+h1 { margin: 0; font-size: 26px; overflow-wrap: anywhere; } h2 { margin: 0 0 12px; font-size: 18px; }
+h3 { font-size: 15px; margin: 18px 0 4px; } p { margin: 4px 0 12px; color: var(--dim); }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px;
+  margin-top: 16px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 10px 14px; }
+.tiles b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
+.tiles span, small { color: var(--dim); font-size: 12.5px; overflow-wrap: anywhere; }
+td small { display: block; max-width: 26em; min-width: 11em; } summary { cursor: pointer; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 12px; }
+.card, .plot { min-width: 0; } .key { white-space: nowrap; margin-left: 8px; }
+.key i { display: inline-block; width: 9px; height: 9px; border-radius: 5px; margin-right: 4px; }
+.scroll { overflow-x: auto; margin-bottom: 10px; }
+table { border-collapse: collapse; min-width: 50%; }
+th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  max-width: 34em; overflow-wrap: break-word; }
+th { color: var(--dim); font-weight: 600; font-size: 13px; }
+td.number { font-variant-numeric: tabular-nums; } td.number, td.short { white-space: nowrap; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12.5px; }
+"""
+
+# Figures are drawn when they come near the screen, so that a long page opens at once.
+SCRIPT = """
+const dark = matchMedia('(prefers-color-scheme: dark)'), drawn = new Set();
+const templates = JSON.parse(document.getElementById('templates').textContent);
+const look = () => templates[dark.matches ? 'dark' : 'light'];
+function draw(plot) {
+  if (drawn.has(plot)) return;
+  drawn.add(plot);
+  const figure = JSON.parse(plot.nextElementSibling.textContent);
+  figure.layout.template = look();
+  Plotly.newPlot(plot, figure.data, figure.layout, {responsive: true, displayModeBar: false});
+}
+async function start() {
+  const packed = atob(document.getElementById('plotly').textContent);
+  const bytes = Uint8Array.from(packed, letter => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  const script = document.createElement('script');
+  script.nonce = window.pageNonce;
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  const near = new IntersectionObserver(
+    seen => seen.forEach(one => one.isIntersecting && draw(one.target)), {rootMargin: '600px'});
+  document.querySelectorAll('.plot').forEach(plot => near.observe(plot));
+  addEventListener('beforeprint', () => document.querySelectorAll('.plot').forEach(draw));
+  dark.addEventListener('change', () => drawn.forEach(plot => Plotly.relayout(plot, {template: look()})));
+}
+start().catch(problem => document.querySelectorAll('.plot').forEach(
+  plot => { plot.textContent = 'The figures need a newer browser: ' + problem; plot.style.minHeight = 0; }));
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'nonce-{nonce}'; \
+style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main><header>{header}</header>
+{body}
+</main>
+<script type="application/json" id="templates">{templates}</script>
+<script type="application/octet-stream" id="plotly">{plotly}</script>
+<script nonce="{nonce}">window.pageNonce = "{nonce}";{script}</script>
+</body></html>
+"""

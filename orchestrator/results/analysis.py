@@ -1,0 +1,114 @@
+"""What figures, tables and the terminal show: derived from results, with nothing of how it is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.results.load import Results
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, SweepDirectory
+from orchestrator.sweep.records import FAILED
+
+
+def matched(results: Results, earlier: str, later: str) -> pd.DataFrame:
+    """Return `before`, `after` and `origin` of each setting promoted from one stage to the next.
+
+    The index is the earlier trial's id; a setting that ran from several seeds has the mean of them.
+    """
+    before = results.at(earlier).set_index("trial_id")["objective"].rename("before")
+    promoted = results.at(later)
+    promoted = promoted[promoted["origin"].isin(["survivor", "control"])]
+    after = promoted.groupby("parent").agg(after=("objective", "mean"), origin=("origin", "first"))
+    both = after.join(before, how="inner")
+    finite = np.isfinite(both["before"]) & np.isfinite(both["after"])
+    found: pd.DataFrame = both.loc[finite, ["before", "after", "origin"]]
+    return found
+
+
+def thinned(results: Results, stage: str, most: int) -> pd.DataFrame:
+    """Return a stage's trials that have a finite objective, worst first; at most `most`, evenly by rank."""
+    rows: pd.DataFrame = results.at(stage)
+    rows = rows[np.isfinite(rows["objective"])]
+    rows = rows.sort_values("objective", ascending=results.mode == "max", kind="stable")
+    if len(rows) <= most:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
+
+
+def spearman(match: pd.DataFrame) -> float | None:
+    """Return Spearman's rank correlation of `before` and `after`; None where there is none to speak of."""
+    if len(match) < 3:
+        return None
+    correlation = match["before"].rank().corr(match["after"].rank())
+    return None if np.isnan(correlation) else float(correlation)
+
+
+def ranks(objective: pd.Series[float], mode: str) -> list[float]:
+    """Return the ranks within a stage, 1 the best: stages are different problems and share no scale."""
+    placed = objective.rank(ascending=mode == "max")
+    return [round(float(rank), 4) for rank in placed / max(1, len(placed))]
+
+
+def objective_range(results: Results) -> list[float] | None:
+    """Return limits that leave out the worst 2%, which would press all others into a line."""
+    values = results.trials["objective"]
+    values = values[np.isfinite(values)]
+    if values.empty:
+        return None
+    low, high = values.min(), values.max()
+    if results.mode == "max":
+        low = values.quantile(0.02)
+    else:
+        high = values.quantile(0.98)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return [float(low - margin), float(high + margin)]
+
+
+def standing(results: Results) -> str:
+    """Return in a few words where the sweep stands."""
+    planned, done = planned_trials(results), results.trials["stage"].value_counts()
+    if SweepDirectory(results.path).cancelled.exists():
+        return "cancelled"
+    for stage in results.stages:
+        if done[stage] < planned[stage]:
+            return f"at {stage}: {done[stage]} of {planned[stage]} trials done"
+    wants_ensemble = any(phase["kind"] == ENSEMBLE for phase in results.plan["phases"])
+    return "combining checkpoints" if wants_ensemble and results.ensemble is None else "finished"
+
+
+def planned_trials(results: Results) -> dict[str, int]:
+    """Return how many trials the plan has for each stage and for the final runs."""
+    return {phase["name"]: phase["trials"] for phase in results.plan["phases"] if phase["kind"] != ENSEMBLE}
+
+
+def stages_with_curves(results: Results) -> list[str]:
+    """Return the stages of which the sweep's own metric was reported."""
+    own = results.curves[results.curves["metric"] == results.metric]
+    return [stage for stage in results.stages if (own["stage"] == stage).any()]
+
+
+def final_settings(results: Results) -> pd.DataFrame:
+    """Return one row for each setting of the final runs, best first, with the spread over its seeds.
+
+    The index is the setting_id; columns are seeds, the mean, std, min and max of the objective, and the
+    means of the other metrics.
+    """
+    finals = {phase["name"] for phase in results.plan["phases"] if phase["kind"] == FINAL}
+    runs = results.trials[results.trials["stage"].isin(finals)].groupby("setting_id")
+    settings: pd.DataFrame = runs["objective"].agg(["count", "mean", "std", "min", "max"])
+    settings = settings.rename(columns={"count": "seeds", "mean": f"mean {results.metric}"})
+    for column in (str(name) for name in results.trials.columns):
+        name = column.removeprefix("metric.")
+        if name not in (column, results.metric) and (means := runs[column].mean()).notna().any():
+            settings[f"mean {name}"] = means
+    return settings.sort_values(f"mean {results.metric}", ascending=results.mode == "min")
+
+
+def failures(results: Results) -> list[tuple[str, pd.DataFrame]]:
+    """Return the failed trials by the last line of their error, most frequent first."""
+    failed = results.trials[results.trials["state"] == FAILED]
+    last = [(error.strip().splitlines() or ["no message"])[-1][:200] for error in failed["error"]]
+    kinds = [
+        (str(line), rows) for line, rows in failed.groupby(pd.Series(last, index=failed.index, dtype=object))
+    ]
+    return sorted(kinds, key=lambda kind: -len(kind[1]))

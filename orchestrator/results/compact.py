@@ -1,0 +1,110 @@
+"""Records to Parquet: a Dask graph of small pure steps, run on threads.
+
+    record files -> read_fragments (each a few files) -> merge_stage (one for each stage)
+                 -> metric names of all stages -> write_stage (two whole files for each stage)
+
+Every file is replaced atomically, so a reader sees a whole old or a whole new one at any moment, and
+compacting while tasks are still writing only means that what is not yet a line is left for the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from orchestrator.errors import UserError
+from orchestrator.sweep.directory import ENSEMBLE, STAGE, SweepDirectory
+from orchestrator.sweep.files import read_json
+
+FILES_AT_ONCE = 16  # record files that one Dask task reads: enough to make its overhead small
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """How many rows the two tables have, and how many lines of the records could not be read."""
+
+    trials: int
+    curves: int
+    unreadable: int
+
+
+def compact(
+    sweep: Path, *, given_up: Mapping[str, str] | None = None, scheduler: str = "threads"
+) -> Compacted:
+    """Compact all records of a sweep into `results/trials` and `results/curves`.
+
+    Args:
+        sweep: the sweep's directory.
+        given_up: trial_id to reason, of trials without an outcome that are not tried again; they get a
+            row of state failed with the reason as the error.
+        scheduler: the name of the Dask scheduler.
+
+    Raises:
+        UserError: the directory holds no plan, or a file of it is not readable.
+    """
+    from dask import compute, delayed
+
+    from orchestrator.results import merge, schema
+
+    directory = SweepDirectory(Path(sweep))
+    plan = read_plan(directory)
+    parameters = first_space(directory, plan)
+    fragments, stages = delayed(merge.read_fragments), []
+    for phase in trial_phases(plan):
+        folder = directory.phase(phase["kind"], phase["name"])
+        parts = [fragments(files) for files in _chunks(merge.record_files(folder.records))]
+        stages.append(delayed(merge.merge_stage)(folder.trials, parts, plan["metric"], dict(given_up or {})))
+    columns = delayed(merge.metric_columns)(stages, plan["metric"]["name"])
+    trials_schema = delayed(schema.trials_schema)(parameters, columns)
+    written = [
+        delayed(merge.write_stage)(stage, plan, phase, trials_schema, stage_files(directory, phase["name"]))
+        for phase, stage in zip(trial_phases(plan), stages, strict=True)
+    ]
+    rows = compute(*written, scheduler=scheduler)
+    return Compacted(*(sum(column) for column in zip(*rows, strict=True))) if rows else Compacted(0, 0, 0)
+
+
+def read_plan(directory: SweepDirectory) -> dict[str, Any]:
+    """Read a sweep's plan.
+
+    Raises:
+        UserError: the directory is no sweep's.
+    """
+    if not directory.plan.exists():
+        raise UserError(
+            "no sweep's directory (it has no plan.json)",
+            file=directory.path,
+            hint="Give the directory that `orchestrate plan` printed, such as sweeps/digits",
+        )
+    plan: dict[str, Any] = read_json(directory.plan)
+    return plan
+
+
+def trial_phases(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plan's phases that have trials, in order: the stages and the final runs."""
+    return [phase for phase in plan["phases"] if phase["kind"] != ENSEMBLE]
+
+
+def first_space(directory: SweepDirectory, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the first stage's space, which fix the schema; none planned gives none."""
+    for phase in trial_phases(plan):
+        path = directory.phase(phase["kind"], phase["name"]).space
+        if phase["kind"] == STAGE and path.exists():
+            parameters: dict[str, Any] = read_json(path)["parameters"]
+            return parameters
+    return {}
+
+
+def stage_files(directory: SweepDirectory, stage: str) -> tuple[Path, Path]:
+    """Return the files of one stage's rows of `trials` and of `curves`."""
+    part = f"stage={quote(stage, safe='')}"
+    trials, curves = (directory.results / table / part / "data.parquet" for table in ("trials", "curves"))
+    return trials, curves
+
+
+def _chunks(files: Sequence[Path]) -> Iterator[list[Path]]:
+    for start in range(0, len(files), FILES_AT_ONCE):
+        yield list(files[start : start + FILES_AT_ONCE])

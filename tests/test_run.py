@@ -1,0 +1,212 @@
+"""Whole sweeps through the command line on this machine: finishing, dying, going on, cancelling, retrying."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import commands
+from commands import (
+    PLANNED_TRIALS,
+    SWEEP,
+    TRAIN,
+    assert_finished,
+    orchestrate,
+    outcome_counts,
+    status,
+    wait_for,
+    write_user_sweep,
+)
+from orchestrator.sweep.submissions import read_submissions
+
+SLOW = SWEEP.replace("pause: 0.0", "pause: 0.3")
+
+
+def start_run(folder: Path, *, new_session: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        commands.command("run", "sweep.yaml"), cwd=folder, text=True, env=commands.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=new_session,
+    )  # fmt: skip
+
+
+def test_a_users_function_is_swept_without_importing_this_package(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    done = orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    assert_finished(sweep)
+    assert "best setting" in done.stdout
+    assert set(outcome_counts(sweep).values()) == {1}
+    trials = pd.read_parquet(sweep / "results" / "trials")
+    assert set(trials["stage"]) == {"coarse", "fine", "final"}
+    # The declared optimum is at 1e-2: what goes on to full scale must lie around it.
+    final = trials[trials["stage"] == "final"]
+    assert final["param.lr"].between(1e-3, 1e-1).all()
+    assert final["param.lr"].nunique() == 2 and len(final) == 4
+    curves = pd.read_parquet(sweep / "results" / "curves")
+    assert len(curves) == 2 * (12 * 1 + 6 * 2 + 4 * 3)
+    assert (sweep / "report.html").read_text().startswith("<!DOCTYPE html>") or "<html" in (
+        sweep / "report.html"
+    ).read_text()
+    # Running it again finds nothing to do.
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert set(outcome_counts(sweep).values()) == {1}
+
+
+def test_advance_alone_drives_a_sweep(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("plan", "sweep.yaml", cwd=tmp_path)
+    assert not (tmp_path / "sweeps/mine/stages").exists(), "planning submits nothing"
+
+    def at_rest() -> bool:
+        shown = orchestrate("advance", "sweeps/mine", "--json", cwd=tmp_path)
+        return bool(json.loads(shown.stdout)["state"] == "done")
+
+    wait_for(at_rest, what="the sweep's end")
+    assert_finished(tmp_path / "sweeps" / "mine")
+
+
+def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, sweep=SLOW)
+    # A terminal sends Ctrl-C to everything in its foreground group.
+    run = start_run(tmp_path, new_session=True)
+    sweep = tmp_path / "sweeps" / "mine"
+    wait_for(lambda: bool(outcome_counts(sweep)), what="a first outcome")
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "orchestrate run sweeps/mine" in errors
+    # Nobody drives it, and still the stage's trials come in.
+    wait_for(lambda: status(sweep)["phases"][0]["completed"] == 12, what="the end of the stage")
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert_finished(sweep)
+    assert set(outcome_counts(sweep).values()) == {1}
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.5, 2.5, 4.0])
+def test_kill_9_at_any_moment_and_run_again(tmp_path: Path, seconds: float) -> None:
+    write_user_sweep(tmp_path, sweep=SLOW.replace("pause: 0.3", "pause: 0.1"))
+    run = start_run(tmp_path)
+    time.sleep(seconds)
+    run.kill()
+    run.communicate()
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    assert_finished(sweep)
+    assert set(outcome_counts(sweep).values()) == {1}, "a trial ran again although its task lived on"
+
+
+def test_a_killed_task_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, sweep=SLOW)
+    run = start_run(tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    wait_for(lambda: len(outcome_counts(sweep)) >= 4, what="some outcomes")
+    header = commands.record_files(sweep)[0].header
+    os.kill(header["pid"], signal.SIGKILL)
+    output, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
+    assert "was lost" in output
+    assert_finished(sweep)
+    submissions = read_submissions(sweep / "stages" / "coarse" / "submissions")
+    assert len(submissions) == 2 and submissions[0].losses
+    # Finished trials were not repeated.
+    assert set(outcome_counts(sweep).values()) == {1}
+
+
+def test_two_drivers_at_once_submit_nothing_twice(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("plan", "sweep.yaml", cwd=tmp_path)
+    runs = [start_run(tmp_path) for _ in range(3)]
+    for run in runs:
+        _, errors = run.communicate(timeout=240)
+        assert run.returncode == 0, errors
+    sweep = tmp_path / "sweeps" / "mine"
+    assert_finished(sweep)
+    assert set(outcome_counts(sweep).values()) == {1}
+    assert len(list(sweep.glob("**/submissions/*.intent.json"))) == 3
+
+
+def test_cancel_stops_everything_and_retry_goes_on(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, sweep=SLOW)
+    run = start_run(tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    wait_for(lambda: bool(outcome_counts(sweep)), what="a first outcome")
+    orchestrate("cancel", "sweeps/mine", cwd=tmp_path)
+    run.communicate(timeout=60)
+    pids = [file.header["pid"] for file in commands.record_files(sweep)]
+    wait_for(lambda: not any(Path(f"/proc/{pid}/fd").exists() for pid in pids), what="the task's end")
+    before = outcome_counts(sweep)
+    assert status(sweep)["state"] == "cancelled"
+    refused = orchestrate("run", "sweeps/mine", cwd=tmp_path, status=2)
+    assert "orchestrate retry sweeps/mine" in refused.stderr
+    orchestrate("retry", "sweeps/mine", cwd=tmp_path)
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert_finished(sweep)
+    assert all(outcome_counts(sweep)[trial] == 1 for trial in before), "a finished trial ran again"
+
+
+def test_the_same_error_everywhere_pauses_and_a_fix_goes_on(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, train=TRAIN.replace('return {"score"', 'return {"scroe"'))
+    paused = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=1)
+    assert paused.stderr.count("metric 'score' was not returned; there is 'scroe'") == 1
+    assert "orchestrate retry sweeps/mine" in paused.stderr
+    sweep = tmp_path / "sweeps" / "mine"
+    assert status(sweep)["state"] == "paused"
+    # Going on without a fix stays where it is.
+    orchestrate("run", "sweeps/mine", cwd=tmp_path, status=1)
+    (tmp_path / "my_train.py").write_text(TRAIN)
+    shown = orchestrate("retry", "sweeps/mine", cwd=tmp_path)
+    assert "12 trials will run again" in shown.stdout
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert_finished(sweep)
+
+
+def test_editing_the_code_while_the_sweep_runs_changes_nothing(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("plan", "sweep.yaml", cwd=tmp_path)
+    (tmp_path / "my_train.py").write_text("raise RuntimeError('half edited')\n")
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert_finished(tmp_path / "sweeps" / "mine")
+
+
+def test_a_job_whose_import_fails_is_shown_before_anything_is_submitted(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, train="import not_installed_anywhere\n" + TRAIN)
+    refused = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=2)
+    assert "No module named 'not_installed_anywhere'" in refused.stderr
+    assert "my_train.train" in refused.stderr
+    assert not list(tmp_path.glob("sweeps/mine/**/*.intent.json"))
+
+
+def test_torn_and_foreign_lines_in_records_are_passed_over(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    file = next((sweep / "stages" / "coarse" / "records").glob("*.jsonl"))
+    with file.open("a") as handle:
+        handle.write('{"kind": "something-new", "trial": 3}\n{"kind":"outcome","tri')
+    shown = orchestrate("status", "sweeps/mine", cwd=tmp_path)
+    assert "1 unreadable line" in shown.stdout
+    orchestrate("report", "sweeps/mine", cwd=tmp_path)
+    assert_finished(sweep)
+
+
+def test_results_and_status_as_a_person_asks_for_them(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    shown = orchestrate("results", "sweeps/mine", "--stage", "coarse", "--top", 3, cwd=tmp_path)
+    assert shown.stdout.count("coarse-0") == 3 and "completed" in shown.stdout
+    rows = json.loads(orchestrate("results", "sweeps/mine", "--json", cwd=tmp_path).stdout)
+    assert len(rows) == PLANNED_TRIALS and rows[0]["stage"] == "final"
+    orchestrate("results", "sweeps/mine", "--output", "out.csv", cwd=tmp_path)
+    assert len(pd.read_csv(tmp_path / "out.csv")) == PLANNED_TRIALS
+    wrong = orchestrate("results", "sweeps/mine", "--stage", "corse", cwd=tmp_path, status=2)
+    assert "Did you mean 'coarse'?" in wrong.stderr
+    status_text = orchestrate("status", "sweeps/mine", cwd=tmp_path).stdout
+    assert "the best at" in status_text, "the reason for each range is shown"

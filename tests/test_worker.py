@@ -1,0 +1,121 @@
+"""The worker: trials that misbehave in every way, side by side in one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import commands
+from commands import orchestrate, write_user_sweep
+from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
+from orchestrator.worker.batch import judge
+
+MISBEHAVING = """
+import ctypes, math, os, sys, time
+
+def train(config, trial):
+    trial.report(1, {"score": 0.1})
+    kind = config.kind
+    if kind == "raises":
+        raise ValueError("the setting is no good")
+    if kind == "segfaults":
+        ctypes.string_at(0)
+    if kind == "exits":
+        os._exit(3)
+    if kind == "leaves":
+        sys.exit(4)
+    if kind == "not_a_number":
+        return {"score": math.nan}
+    if kind == "infinite":
+        return {"score": math.inf}
+    if kind == "nothing":
+        return None
+    if kind == "number":
+        return 0.5
+    if kind == "text":
+        return {"score": "high"}
+    if kind == "other":
+        return {"accuracy": 0.5}
+    if kind == "stops":
+        from orchestrator import StopTrial
+        raise StopTrial
+    if kind == "closes":
+        os.closerange(3, 64)
+    return {"score": 0.5}
+"""
+
+KINDS = {
+    "good": (COMPLETED, ""),
+    "closes": (FAILED, "before the training function returned"),
+    "raises": (FAILED, "ValueError: the setting is no good"),
+    "segfaults": (FAILED, "killed by SIGSEGV"),
+    "exits": (FAILED, "exited with status 3 before the training function returned"),
+    "leaves": (FAILED, "called sys.exit(4)"),
+    "not_a_number": (DIVERGED, ""),
+    "infinite": (DIVERGED, ""),
+    "nothing": (FAILED, "returned nothing; it must return a dict with 'score'"),
+    "number": (FAILED, "returned float 0.5; it must return a dict with 'score'"),
+    "text": (FAILED, "metric 'score' is str 'high', not a number"),
+    "other": (FAILED, "metric 'score' was not returned; there is 'accuracy'"),
+    "stops": (PRUNED, ""),
+}
+
+
+def test_each_way_to_fail_has_its_state_and_error_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    kinds = list(KINDS)
+    sweep = f"""
+name: bad
+metric: {{name: score}}
+space: {{kind: "choice({', '.join(kinds)})", repeat: "choice(1, 2)"}}
+stages: {{only: {{trials: {2 * len(kinds)}, sampler: grid}}}}
+final: {{top: 0}}
+jobs: {{_target_: my_train.train, config: {{kind: good, repeat: 0}}}}
+slurm: {{trials_at_once: 3}}
+"""
+    write_user_sweep(tmp_path, train=MISBEHAVING, sweep=sweep)
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    directory = tmp_path / "sweeps" / "bad"
+    trials = pd.read_parquet(directory / "results" / "trials")
+    assert len(trials) == 2 * len(kinds)
+    for row in trials.to_dict("records"):
+        state, error = KINDS[str(row["param.kind"])]
+        assert row["state"] == state, row
+        assert error in str(row["error"]), row
+        assert bool(row["error"]) == (state == FAILED), row
+    # One task ran them all: one bad trial did not cost the others theirs.
+    assert len(commands.record_files(directory)) == 1
+    # A traceback begins in the user's code.
+    raised = trials[trials["param.kind"] == "raises"]["error"].iloc[0]
+    assert raised.startswith('  File "') or raised.startswith('File "')
+    assert "my_train.py" in raised and "worker" not in raised
+
+
+@pytest.mark.parametrize(
+    ("last", "exitcode", "expected"),
+    [
+        ({"kind": "return", "metrics": {"m": 1.0, "x": 2.0}}, 0, (COMPLETED, {"m": 1.0, "x": 2.0}, "")),
+        ({"kind": "return", "metrics": {}}, 0, (FAILED, {}, "no metric")),
+        ({"kind": "return", "metrics": {"m": float("-inf")}}, 0, (DIVERGED, {"m": float("-inf")}, "")),
+        ({"kind": "stopped"}, 0, (PRUNED, {}, "")),
+        ({}, -9, (FAILED, {}, "SIGKILL: out of memory, perhaps")),
+        ({}, -250, (FAILED, {}, "signal 250")),
+        ({}, 0, (FAILED, {}, "exited with status 0")),
+    ],
+)
+def test_judge(last: dict[str, object], exitcode: int, expected: tuple[str, dict[str, float], str]) -> None:
+    state, metrics, error = judge(last, exitcode, "m")
+    assert (state, metrics) == expected[:2]
+    assert expected[2] in error and bool(error) == bool(expected[2])
+
+
+def test_a_task_imports_the_job_once_for_all_its_trials(tmp_path: Path) -> None:
+    train = "import os\nwith open('imports.log', 'a') as log: log.write(f'{os.getpid()}\\n')\n"
+    write_user_sweep(tmp_path, train=train + commands.TRAIN, sweep=commands.SWEEP.replace("top: 2", "top: 0"))
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    imports = (tmp_path / "imports.log").read_text().split()
+    # Once for the check before anything is submitted, then once in the fork server of each stage's task.
+    assert len(imports) == 3, imports
+    runs = list((tmp_path / "sweeps/mine/stages").glob("*/checkpoints/*/runs.log"))
+    assert len({path.read_text() for path in runs}) == len(runs) == 18, "each trial has its own process"
