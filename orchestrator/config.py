@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.errors import UserError, nearest
+from orchestrator.explain import COMMAND_LINE, check_shape, explain
 
 SAMPLERS = ("sobol", "random", "tpe", "grid")
 CLASS_RULES = ("first", "random")
@@ -184,15 +184,24 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         UserError: the file or an override is wrong.
     """
     node = _read_yaml(file)
+    check_shape({key: value for key, value in node.items() if key != "defaults"}, SweepConfig, file)
     space_overrides, hydra_overrides = _split_overrides(overrides)
+    hydra_overrides = _checked_overrides(hydra_overrides, node)
     node["defaults"] = _defaults(node.get("defaults"), file)
     node["hydra"] = {"searchpath": [f"file://{catalogues()}"]}
     composed = _compose(node, file.resolve().parent, hydra_overrides, file)
+    OmegaConf.set_struct(composed, False)
     for key, value in space_overrides.items():
-        if value is None:
-            composed.space.pop(key, None)
-        else:
+        if value is not None:
             composed.space[key] = value
+        elif key in composed.space:
+            del composed.space[key]
+        else:
+            names = [str(name) for name in composed.space]
+            raise UserError(
+                "there is no such range to leave out", file=COMMAND_LINE, key=f"space.{key}",
+                hint=nearest(key, names),
+            )  # fmt: skip
     return _typed(composed, file)
 
 
@@ -234,6 +243,41 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str | None], l
     return space, others
 
 
+def _checked_overrides(overrides: Sequence[str], node: dict[str, Any]) -> list[str]:
+    """Refuse overrides that can't be read, name no key or contradict each other.
+
+    `+stages.NAME...` adds a stage: it gets its place in the file's mapping, and the schema's defaults there.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    seen: dict[str, str] = {}
+    checked = []
+    for text in overrides:
+        try:
+            key = OverridesParser.create().parse_override(text).key_or_group
+        except HydraException as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(f"'{text}' is no override ({reason})", file=COMMAND_LINE) from None
+        root, *below = key.split(".")
+        if not root:
+            raise UserError(f"'{text}' is no override", file=COMMAND_LINE, hint="Write key=value")
+        if root not in (names := [item.name for item in fields(SweepConfig)]):
+            raise UserError(f"unknown key '{root}'", file=COMMAND_LINE, key=key, hint=nearest(root, names))
+        if seen.setdefault(key, text) != text:
+            raise UserError(f"given twice: {seen[key]} and {text}", file=COMMAND_LINE, key=key)
+        stages = node.get("stages", {})
+        if root == "stages" and below and isinstance(stages, dict):
+            if text.startswith("+"):
+                node["stages"] = {**stages, below[0]: stages.get(below[0], {})}
+                text = text.lstrip("+")
+            elif below[0] not in stages:
+                hint = nearest(below[0], stages) or f"Add it: +{text}"
+                raise UserError(f"there is no stage '{below[0]}'", file=COMMAND_LINE, key=key, hint=hint)
+        checked.append(text)
+    return checked
+
+
 def _defaults(given: Any, file: Path) -> list[Any]:
     """Complete a defaults list: the schema first, a cluster, and the file's own keys over all of them."""
     if given is not None and not isinstance(given, list):
@@ -258,59 +302,43 @@ _SCHEMA, _PRIMARY = "_orchestrator_schema", "_orchestrator_sweep"
 
 
 def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Path) -> DictConfig:
+    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
-    store = ConfigStore.instance()
-    store.store(name=_SCHEMA, node=SweepConfig)
-    store.store(name=_PRIMARY, node=node)
-    try:
+    def composed(texts: Sequence[str]) -> DictConfig:
+        store = ConfigStore.instance()
+        store.store(name=_SCHEMA, node=SweepConfig)
+        store.store(name=_PRIMARY, node=node)
         with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
-            return compose(config_name=_PRIMARY, overrides=overrides)
+            return compose(config_name=_PRIMARY, overrides=list(texts))
+
+    def siblings(key: str) -> list[str]:
+        parent = key.rpartition(".")[0]
+        if schema := {"slurm": SlurmConfig, "jobs": JobConfig, "jobs.cost": CostConfig}.get(parent):
+            return [item.name for item in fields(schema)]
+        groups = [text for text in overrides if text.lstrip("+~").partition("=")[0] in GROUPS]
+        found = OmegaConf.select(composed(groups), parent)
+        return [str(name) for name in found] if OmegaConf.is_dict(found) else []
+
+    try:
+        return composed(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, folder, overrides, file) from None
-
-
-def _explain(error: Exception, folder: Path, overrides: list[str], file: Path) -> UserError:
-    """Turn what Hydra and OmegaConf say into one message with the file, the key and the nearest name."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    text = str(error) + "\n" + str(cause)
-    if found := re.search(r"(?:Could not find|could not be found.*?) '(jobs|datasets|slurm)/([^']*)'", text):
-        group, name = found.groups()
-        choices = {p.stem for root in (folder, catalogues()) for p in (root / group).glob("*.yaml")}
-        return UserError(f"there is no '{name}'", file=file, key=group, hint=nearest(name, choices))
-    if found := re.search(r"Key '([^']*)' (?:is )?not in '(\w+)'", text):
-        wrong, owner = found.groups()
-        schema = {cls.__name__: cls for cls in _SCHEMAS}.get(owner, SweepConfig)
-        full = re.search(r"full_key: (\S+)", text)
-        key = full.group(1) if full else wrong
-        return UserError(
-            f"unknown key '{wrong}'",
-            file=_blame(key, overrides, file),
-            key=key,
-            hint=nearest(wrong, (item.name for item in fields(schema))),
-        )
-    full = re.search(r"full_key: (\S+)", text)
-    key_text = full.group(1) if full and full.group(1) != _PRIMARY else None
-    first = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    return UserError(first.rstrip("."), file=_blame(key_text or "", overrides, file), key=key_text)
-
-
-_SCHEMAS: tuple[type, ...] = (
-    MetricConfig, StageConfig, FinalConfig, EnsembleConfig, CostConfig, JobConfig, SlurmConfig, SweepConfig,
-)  # fmt: skip
-
-
-def _blame(key: str, overrides: Sequence[str], file: Path) -> str | Path:
-    given = any(key and text.lstrip("+~").partition("=")[0] == key for text in overrides)
-    return "command line" if given else file
+        raise explain(
+            error, schema=SweepConfig, file=file, overrides=overrides, folders=(folder, catalogues()),
+            siblings=siblings,
+        ) from None  # fmt: skip
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        words = " ".join(str(error).split())
+        raise UserError(f"not readable as YAML ({words})", file=mark.name if mark else file) from None
 
 
 def _typed(node: Any, file: Path) -> SweepConfig:
     try:
+        # What an override took away has its default again, or is missed below.
+        node = OmegaConf.merge(OmegaConf.structured(SweepConfig), node)
         OmegaConf.set_readonly(node, False)
         # Everything but the job's config is resolved now: the frozen file says what will happen.
         for name in node:
@@ -320,7 +348,9 @@ def _typed(node: Any, file: Path) -> SweepConfig:
                     OmegaConf.resolve(value)
         missing = OmegaConf.missing_keys(node)
     except OmegaConfBaseException as error:
-        raise _explain(error, file.parent, (), file) from None  # type: ignore[arg-type]
+        raise explain(
+            error, schema=SweepConfig, file=file, overrides=(), folders=(), siblings=lambda key: ()
+        ) from None
     if missing:
         key = min(missing)
         raise UserError("needs a value", file=file, key=key, hint=_missing_hint(key))
@@ -346,7 +376,7 @@ def _missing_hint(key: str) -> str:
         "metric.name": "Name a key of what the training function returns, such as val/accuracy",
         "jobs._target_": "Choose a job: `- jobs: classify` in the defaults list, or a dotted path here",
     }
-    return hints.get(key, "")
+    return hints.get(key, f"Write it in the file, or {key}=... on the command line")
 
 
 def job_config(config: SweepConfig) -> DictConfig:

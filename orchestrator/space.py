@@ -101,6 +101,8 @@ def parse_parameter(name: str, declared: Any, limits: Any, file: Path | str) -> 
     def wrong(problem: str, hint: str = "") -> UserError:
         return UserError(problem, file=file, key=key, hint=hint)
 
+    if declared is None or declared == "":
+        raise wrong("has no range", "Write interval(low, high), choice(a, b) or a value to hold it fixed")
     if isinstance(declared, list | tuple):
         return _choices(name, declared, wrong)
     if not isinstance(declared, str):
@@ -112,8 +114,8 @@ def parse_parameter(name: str, declared: Any, limits: Any, file: Path | str) -> 
     if kind == "RangeSweep":
         return _choices(name, list(element.range()), wrong)
     if kind == "ChoiceSweep":
-        return _choices(name, [_plain(item) for item in element.list], wrong)
-    return _choices(name, [_plain(element)], wrong)
+        return _choices(name, element.list, wrong)
+    return _choices(name, element if isinstance(element, list) else [element], wrong)
 
 
 def _parse_grammar(text: str, wrong: Any) -> tuple[Any, set[str]]:
@@ -131,21 +133,17 @@ def _parse_grammar(text: str, wrong: Any) -> tuple[Any, set[str]]:
     return element, set(getattr(element, "tags", ()))
 
 
-def _plain(item: Any) -> Value:
-    if type(item).__name__ == "QuotedString":
-        return str(item.text)
-    if item is None or isinstance(item, int | float | str | bool):
-        return item
-    return str(item)
-
-
-def _choices(name: str, values: Sequence[Any], wrong: Any) -> Parameter:
-    unique = list(dict.fromkeys((type(v).__name__, v) for v in values))
-    if not unique:
+def _choices(name: str, items: Sequence[Any], wrong: Any) -> Parameter:
+    values: list[Value] = []
+    for item in items:
+        value = item.text if type(item).__name__ == "QuotedString" else item
+        if value is not None and not isinstance(value, int | float | str | bool):
+            raise wrong("a choice is a number, text, true, false or null; not a list, mapping or pattern")
+        if not any(type(value) is type(other) and value == other for other in values):
+            values.append(value)
+    if not values:
         raise wrong("an empty list of choices")
-    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
-        raise wrong("a choice is not a finite number", "Quote it where it is a word: choice('nan', 'inf')")
-    return Parameter(name=name, kind=CHOICE, values=tuple(value for _, value in unique))
+    return Parameter(name=name, kind=CHOICE, values=tuple(values))
 
 
 def _interval(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import commands
 import pandas as pd
 import pytest
-
-import commands
 from commands import orchestrate, write_user_sweep
+
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 from orchestrator.worker.batch import judge
 
@@ -68,7 +68,7 @@ def test_each_way_to_fail_has_its_state_and_error_and_leaves_the_others_alone(tm
     sweep = f"""
 name: bad
 metric: {{name: score}}
-space: {{kind: "choice({', '.join(kinds)})", repeat: "choice(1, 2)"}}
+space: {{kind: "choice({", ".join(kinds)})", repeat: "choice(1, 2)"}}
 stages: {{only: {{trials: {2 * len(kinds)}, sampler: grid}}}}
 final: {{top: 0}}
 jobs: {{_target_: my_train.train, config: {{kind: good, repeat: 0}}}}

@@ -7,13 +7,14 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import SweepConfig, freeze, load_frozen, load_sweep, sweep_directory
 from orchestrator.data.size import dataset_size
 from orchestrator.errors import UserError, nearest
+from orchestrator.explain import blame
 from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
 from orchestrator.planning.validate import validate
@@ -44,12 +45,13 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
     """
     config = load_sweep(file, overrides)
     folder = file.resolve().parent
-    space = parse_space(config.space, config.jobs.limits, file)
-    # Relative paths in a sweep file start at its folder, as they do in its tasks.
-    with contextlib.chdir(folder):
-        size = dataset_size(config.datasets)
-    validate(config, space, size, file)
-    check_importable(config, folder, file)
+    with _blaming(file, overrides):
+        space = parse_space(config.space, config.jobs.limits, file)
+        # Relative paths in a sweep file start at its folder, as they do in its tasks.
+        with contextlib.chdir(folder):
+            size = dataset_size(config.datasets)
+        validate(config, space, size, file)
+        check_importable(config, folder, file)
     directory = SweepDirectory(sweep_directory(config).resolve())
     if directory.plan.exists():
         _same_plan(directory, config)
@@ -57,6 +59,18 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
         return Planned(config=config, space=space, plan=plan, directory=directory, existing=True)
     plan = build_plan(config, space, size, folder)
     return Planned(config=config, space=space, plan=plan, directory=directory)
+
+
+@contextlib.contextmanager
+def _blaming(file: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Name the command line in errors about a key that was given there, and the file in all others."""
+    try:
+        yield
+    except UserError as error:
+        if error.file not in (None, file):
+            raise
+        where = blame(error.key, overrides, file)
+        raise UserError(error.problem, file=where, key=error.key, hint=error.hint) from None
 
 
 def open_sweep(directory: SweepDirectory) -> Planned:

@@ -78,8 +78,13 @@ def narrow(
     )
 
 
+def _same(one: Value, other: Value) -> bool:
+    """Say whether two choices are the same; 1, 1.0 and True are three."""
+    return type(one) is type(other) and one == other
+
+
 def _rank(trial: Observation) -> tuple[float, str]:
-    objective = trial.objective if not math.isnan(trial.objective) else -math.inf
+    objective = trial.objective if math.isfinite(trial.objective) else -math.inf
     # Equal results are put in an order that does not depend on the order they came in.
     return -objective, repr(sorted(trial.params.items()))
 
@@ -89,16 +94,15 @@ def _unchanged(
 ) -> tuple[Parameter, ...]:
     kept = []
     for parameter in space:
-        if (
-            best is not None
-            and parameter.kind != CHOICE
-            and not parameter.contains(best.params[parameter.name])
-        ):
-            value = best.params[parameter.name]
+        value = best.params[parameter.name] if best is not None else None
+        if best is None or parameter.contains(value):
+            kept.append(with_reason(parameter, reason))
+        elif parameter.kind == CHOICE:
+            values = (*parameter.values, value)
+            kept.append(with_reason(parameter, f"{reason}; widened to the best trial", values=values))
+        else:
             low, high = min(parameter.low, value), max(parameter.high, value)
             kept.append(with_reason(parameter, f"{reason}; widened to the best trial", low=low, high=high))
-        else:
-            kept.append(with_reason(parameter, reason))
     return tuple(kept)
 
 
@@ -145,10 +149,18 @@ def _limits(parameter: Parameter) -> tuple[float, float]:
 def _ends(parameter: Parameter, low: float, high: float, good: Good) -> tuple[float, float]:
     """Return the ends as values, the best trial inside whatever rounding did."""
     best = good.best.params[parameter.name]
+    floor, ceiling = parameter.limits
+    ends = parameter.at(low), parameter.at(high)
     if parameter.kind == INT:
-        ends = math.floor(parameter.at(low) + ROUNDING), math.ceil(parameter.at(high) - ROUNDING)
-        return min(ends[0], best), max(ends[1], best)
-    return min(parameter.at(low), best), max(parameter.at(high), best)
+        # A factor, not a sum: the error of exp(log()) grows with the number.
+        slack = ROUNDING * max(1.0, abs(ends[0]), abs(ends[1]))
+        ends = math.floor(ends[0] + slack), math.ceil(ends[1] - slack)
+    # exp(log(limit)) may lie a hair past the limit.
+    ends = (
+        ends[0] if floor is None else max(ends[0], floor),
+        ends[1] if ceiling is None else min(ends[1], ceiling),
+    )
+    return min(ends[0], best), max(ends[1], best)
 
 
 def _number_reason(parameter: Parameter, good: Good, moved: list[str], low: float, high: float) -> str:
@@ -171,18 +183,21 @@ def _narrow_choice(parameter: Parameter, good: Good, ranked: Sequence[Observatio
     from scipy.stats import mannwhitneyu
 
     by_value: dict[tuple[str, Value], list[float]] = {(type(v).__name__, v): [] for v in parameter.values}
+    # Equal results share a place, or the order among them would speak for one value.
+    first_place: dict[float, int] = {}
     for place, trial in enumerate(ranked):
         value = trial.params[parameter.name]
-        by_value.setdefault((type(value).__name__, value), []).append(float(place))
+        shared = first_place.setdefault(_rank(trial)[0], place)
+        by_value.setdefault((type(value).__name__, value), []).append(float(shared))
     leading = good.best.params[parameter.name]
     reference = by_value[type(leading).__name__, leading]
     kept, dropped = [], []
     for value in parameter.values:
         places = by_value[type(value).__name__, value]
         worse = (
-            value != leading
+            not _same(value, leading)
             and min(len(places), len(reference)) >= WORSE_TRIALS
-            and not any(trial.params[parameter.name] == value for trial in good.trials[:3])
+            and not any(_same(trial.params[parameter.name], value) for trial in good.trials[:3])
             and float(mannwhitneyu(places, reference, alternative="greater").pvalue) < WORSE_P
         )
         if worse:
@@ -193,6 +208,13 @@ def _narrow_choice(parameter: Parameter, good: Good, ranked: Sequence[Observatio
             )
         else:
             kept.append(value)
+    if not any(_same(value, leading) for value in kept):
+        # A setting promoted from an earlier stage may hold a value that was dropped there.
+        kept.append(leading)
+        why = f"{show(leading)} is back, the best trial's"
+        if dropped:
+            why += f"; dropped as clearly worse: {', '.join(dropped)}"
+        return with_reason(parameter, why, values=tuple(kept))
     if not dropped:
         return with_reason(parameter, f"kept: none is clearly worse than {show(leading)}, the best trial's")
     return with_reason(parameter, f"dropped as clearly worse: {', '.join(dropped)}", values=tuple(kept))

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from orchestrator.config import (
     CLASS_RULES,
     COMBINE,
@@ -20,6 +22,7 @@ from orchestrator.config import (
     leaf_paths,
 )
 from orchestrator.data.size import DatasetSize
+from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
 from orchestrator.space import Parameter
 
@@ -86,6 +89,10 @@ def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> 
         if not has_path(node, parameter.name):
             hint = nearest(parameter.name, leaf_paths(_plain(node)))
             check.fail(f"space.{parameter.name}", "is not in the job's config", hint)
+        group = OmegaConf.select(node, parameter.name, throw_on_resolution_failure=False)
+        if isinstance(group, DictConfig) and group:
+            hint = "In it: " + ", ".join(f"{parameter.name}.{key}" for key in group)
+            check.fail(f"space.{parameter.name}", "is a group of the job's config, not one value", hint)
     for name in config.jobs.limits:
         if not has_path(node, name):
             check.fail(
@@ -94,8 +101,6 @@ def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> 
 
 
 def _plain(node: Any) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
     container = OmegaConf.to_container(node, resolve=False)
     assert isinstance(container, dict), "a job's config is a mapping"
     return {str(key): value for key, value in container.items()}
@@ -125,8 +130,9 @@ def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> N
 
 def _amount(key: str, data: Any, size: DatasetSize, check: _Check) -> None:
     if isinstance(data, bool) or not isinstance(data, int | float) or not data > 0:
+        given = "null" if data is None else repr(data)
         check.fail(
-            key, f"{data!r} is no amount of data", "Write a fraction such as 0.1, or a count of samples"
+            key, f"{given} is no amount of data", "Write a fraction such as 0.1, or a count of samples"
         )
     if 1 < data < 2 or (isinstance(data, float) and data > 1 and data != int(data)):
         check.fail(key, f"{data:g} is more data than there is", "The whole of it is 1.0")
@@ -149,6 +155,11 @@ def _classes(key: str, classes: Any, size: DatasetSize, check: _Check) -> None:
         check.fail(key, f"{count} is too few; the least is 2")
     if size.classes is not None and count > size.classes:
         check.fail(key, f"{count} classes are more than there are", f"The dataset has {size.classes}")
+    if isinstance(classes, list) and size.classes is not None:
+        try:
+            choose_classes(size.classes, classes, names=size.class_names)
+        except UserError as error:
+            check.fail(key, error.problem, error.hint)
 
 
 def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check: _Check) -> None:

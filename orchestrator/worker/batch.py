@@ -27,6 +27,7 @@ from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 from orchestrator.sweep.submissions import read_intent
 from orchestrator.worker.child import Work, run_trial
 from orchestrator.worker.job import enter, modules
+from orchestrator.worker.preload import announce
 from orchestrator.worker.task import Task
 
 # A child that was asked to end gets so long before it is made to.
@@ -132,7 +133,9 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fork_server(config: SweepConfig, phase: Phase, slots: int) -> ForkServerContext:
+def _fork_server(
+    directory: SweepDirectory, config: SweepConfig, phase: Phase, slots: int
+) -> ForkServerContext:
     """Start the process that has imported everything and forks one child for each trial."""
     # Trials side by side share the cores; libraries read this when they are imported.
     threads = max(1, task_cores(config.slurm) // slots)
@@ -141,7 +144,8 @@ def _fork_server(config: SweepConfig, phase: Phase, slots: int) -> ForkServerCon
     context = mp.get_context("forkserver")
     own = ["orchestrator.worker.child", "orchestrator.worker.job", "orchestrator.config"]
     extra = ["orchestrator.worker.ensemble"] if phase.kind == ENSEMBLE else []
-    context.set_forkserver_preload([*own, *extra, *modules(config)])
+    announce(str(directory.snapshot.resolve()), [*own, *extra, *modules(config)])
+    context.set_forkserver_preload(["orchestrator.worker.preload"])
     return context
 
 
@@ -154,7 +158,7 @@ def _run_all(
     writer: RecordWriter,
 ) -> dict[str, int]:
     slots = min(trials_at_once(config.slurm), max(1, len(todo)))
-    context = _fork_server(config, phase, slots)
+    context = _fork_server(directory, config, phase, slots)
     waiting, running = list(reversed(todo)), dict[Connection, Child]()
     states: Counter[str] = Counter()
     try:

@@ -1,0 +1,28 @@
+"""What tests share: the real SLURM where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def _why_no_slurm() -> str:
+    if shutil.which("sinfo") is None:
+        return "SLURM is not installed: sudo slurm/single_node/install.sh && sudo slurm/single_node/start.sh"
+    try:
+        answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return "SLURM does not answer: sudo slurm/single_node/start.sh"
+    return "" if answer.returncode == 0 else "SLURM does not run: sudo slurm/single_node/start.sh"
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """Skip without a running SLURM; fail where it is required, as in CI."""
+    if reason := _why_no_slurm():
+        if os.environ.get("ORCHESTRATOR_REQUIRE_SLURM"):
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -1,0 +1,136 @@
+"""The command itself: what it imports, its help, its plan, and the installed wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import pytest
+from commands import orchestrate, write_user_sweep
+
+from orchestrator.cli import main
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "dask", "optuna", "sklearn", "pandas", "scipy"}
+
+
+def loaded_after(code: str, cwd: Path) -> set[str]:
+    """Return the heavy packages that a fresh process has loaded after some code."""
+    script = f"import sys\n{code}\nprint(*(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded_after("import orchestrator.cli", tmp_path) == set()
+    assert loaded_after("import pandas", tmp_path) == {"pandas"}, "the test can see what is loaded"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plan", str(ROOT / "examples/digits.yaml")], ["status", "sweeps/mine"], ["advance", "sweeps/mine"]],
+    ids=lambda arguments: str(arguments[0]),
+)
+def test_commands_that_do_not_train_load_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    write_user_sweep(tmp_path)
+    orchestrate("plan", "sweep.yaml", cwd=tmp_path)
+    cancelled = tmp_path / "sweeps" / "mine" / "cancelled.json"
+    cancelled.write_text("{}")  # so that advance has nothing to start
+    code = f"from orchestrator.cli import main\nmain({arguments!r}, standalone_mode=False)"
+    if arguments[0] == "advance":
+        code = f"from orchestrator.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass"
+    assert loaded_after(code, tmp_path) == set()
+
+
+def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
+    shown = orchestrate("--help", cwd=tmp_path).stdout
+    for name, command in main.commands.items():
+        assert name in shown
+        text = command.help or ""
+        assert f"orchestrate {name}" in text, f"{name} has no example"
+
+
+def test_an_unknown_command_names_the_nearest(tmp_path: Path) -> None:
+    done = orchestrate("statsu", cwd=tmp_path, status=2)
+    assert "Did you mean 'status'?" in done.stderr
+
+
+def test_plan_shows_the_ladder_and_freezes_it(tmp_path: Path) -> None:
+    file = ROOT / "examples" / "digits.yaml"
+    dry = orchestrate(
+        "plan", file, "stages.coarse.trials=128", "slurm=gpu", "--dry-run", "--json", cwd=tmp_path
+    )
+    content = json.loads(dry.stdout)
+    assert not (tmp_path / "sweeps").exists(), "a dry run writes nothing"
+    coarse = content["phases"][0]
+    assert (coarse["trials"], coarse["samples"], content["unit"]) == (128, 21, "GPU")
+    assert 0 < content["full_scale_share"] < 0.5
+    shown = orchestrate("plan", file, cwd=tmp_path).stdout
+    for word in (
+        "coarse",
+        "medium",
+        "fine",
+        "final",
+        "ensemble",
+        "21 (10%)",
+        "core-hours",
+        "survivors",
+        "tpe",
+    ):
+        assert word in shown, word
+    assert (tmp_path / "sweeps/digits/plan.json").exists()
+    # The same plan again is no error, and changes nothing.
+    before = (tmp_path / "sweeps/digits/plan.json").read_text()
+    orchestrate("plan", file, cwd=tmp_path)
+    assert (tmp_path / "sweeps/digits/plan.json").read_text() == before
+
+
+def test_the_wheel_runs_from_another_directory(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    folder = tmp_path / "elsewhere"
+    write_user_sweep(folder)
+    environment = {**commands.environment(), "PYTHONPATH": str(site)}
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run(
+            commands.command(*arguments), cwd=folder, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import orchestrator; print(orchestrator.__file__)"],
+        cwd=folder, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert str(site) in where.stdout, "the installed wheel is what is tested"
+    assert (site / "orchestrator" / "py.typed").exists()
+    # The built-in catalogues came with it, and the user's own function runs.
+    (folder / "builtin.yaml").write_text(
+        "defaults: [sweep, {jobs: classify}, {datasets: glyphs}, {slurm: gpu}, _self_]\n"
+        "name: builtin\nmetric: {name: val/accuracy}\n"
+        "space: {optimizer.lr: 'tag(log, interval(1e-4, 1))'}\nstages: {one: {trials: 4}}\n"
+    )
+    assert "builtin" in call("plan", "builtin.yaml")
+    call("run", "sweep.yaml")
+    commands.assert_finished(folder / "sweeps" / "mine")
+    assert os.path.exists(folder / "sweeps/mine/report.html")
