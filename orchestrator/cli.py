@@ -285,8 +285,7 @@ def _checked(overrides: Sequence[str]) -> list[str]:
 
 def _open(target: Path, overrides: Sequence[str]) -> Any:
     """Open a sweep by its directory, or plan a sweep file where that was not done yet."""
-    from orchestrator.control.create import freeze_plan, open_sweep, work_out
-    from orchestrator.control.drive import Sweep
+    from orchestrator.control.drive import open_sweep
     from orchestrator.sweep.directory import SweepDirectory
 
     if target.is_dir():
@@ -296,15 +295,15 @@ def _open(target: Path, overrides: Sequence[str]) -> Any:
                 file=target,
                 hint="Give the sweep file and another name: orchestrate run sweep.yaml name=... key=value",
             )
-        planned = open_sweep(SweepDirectory(target.resolve()))
-    elif target.exists() or target.suffix in (".yaml", ".yml"):
+        return open_sweep(SweepDirectory(target.resolve()))
+    if target.exists() or target.suffix in (".yaml", ".yml"):
+        from orchestrator.control.create import freeze_plan, work_out
+
         planned = work_out(target, _checked(overrides))
         if not planned.existing:
             freeze_plan(planned)
-            planned = open_sweep(planned.directory)
-    else:
-        raise UserError("there is no such sweep file or directory", file=target)
-    return Sweep(directory=planned.directory, plan=planned.plan, config=planned.config)
+        return open_sweep(planned.directory)
+    raise UserError("there is no such sweep file or directory", file=target)
 
 
 def _refuse_cancelled(sweep: Any) -> None:

@@ -302,7 +302,6 @@ _SCHEMA, _PRIMARY = "_orchestrator_schema", "_orchestrator_sweep"
 
 
 def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Path) -> DictConfig:
-    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
@@ -329,10 +328,11 @@ def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Pat
             error, schema=SweepConfig, file=file, overrides=overrides, folders=(folder, catalogues()),
             siblings=siblings,
         ) from None  # fmt: skip
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        words = " ".join(str(error).split())
-        raise UserError(f"not readable as YAML ({words})", file=mark.name if mark else file) from None
+    except Exception as error:
+        # PyYAML's errors about a file of a catalogue come through as they are.
+        if (mark := getattr(error, "problem_mark", None)) is None:
+            raise
+        raise UserError(f"not readable as YAML ({' '.join(str(error).split())})", file=mark.name) from None
 
 
 def _typed(node: Any, file: Path) -> SweepConfig:

@@ -104,7 +104,10 @@ def explain(
     if wanted and "nterpolation" not in text:
         given = re.search(r"[Vv]alue '([^']*)'|value: (.*)$", first)
         value = (given[1] if given[1] is not None else given[2]) if given else ""
-        problem = _instead(None if value == "None" else value, wanted) if given else f"expected {wanted}"
+        if value == "None" or "not Optional" in first:
+            problem = _instead(None, wanted)
+        else:
+            problem = _instead(value, wanted) if given else f"expected {wanted}"
         return UserError(problem, file=where, key=key_text)
     first = re.sub(r"^\w+ raised while resolving interpolation: ", "", first).strip("\"'. ")
     return UserError(first, file=where, key=key_text)

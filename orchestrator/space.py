@@ -61,7 +61,7 @@ class Parameter:
     def contains(self, value: Value) -> bool:
         """Say whether a value lies in the range."""
         if self.kind == CHOICE:
-            return value in self.values
+            return (type(value), value) in [(type(other), other) for other in self.values]
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def describe(self) -> str:
@@ -139,7 +139,7 @@ def _choices(name: str, items: Sequence[Any], wrong: Any) -> Parameter:
         value = item.text if type(item).__name__ == "QuotedString" else item
         if value is not None and not isinstance(value, int | float | str | bool):
             raise wrong("a choice is a number, text, true, false or null; not a list, mapping or pattern")
-        if not any(type(value) is type(other) and value == other for other in values):
+        if (type(value), value) not in [(type(other), other) for other in values]:
             values.append(value)
     if not values:
         raise wrong("an empty list of choices")

@@ -115,3 +115,15 @@ def assert_finished(directory: Path, trials: int = PLANNED_TRIALS) -> None:
     assert len(table) == trials
     assert table["trial_id"].is_unique
     assert (table["state"] == "completed").all()
+
+
+# What commands that do not train must not import.
+HEAVY = {"torch", "dask", "optuna", "sklearn", "pandas", "scipy"}
+
+
+def loaded_after(code: str, cwd: Path) -> set[str]:
+    """Return the heavy packages that a fresh process has loaded after some code."""
+    script = f"import sys\n{code}\nprint(*(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())

@@ -10,21 +10,11 @@ from pathlib import Path
 
 import commands
 import pytest
-from commands import orchestrate, write_user_sweep
+from commands import loaded_after, orchestrate, write_user_sweep
 
 from orchestrator.cli import main
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "dask", "optuna", "sklearn", "pandas", "scipy"}
-
-
-def loaded_after(code: str, cwd: Path) -> set[str]:
-    """Return the heavy packages that a fresh process has loaded after some code."""
-    script = f"import sys\n{code}\nprint(*(set(sys.modules) & {HEAVY!r}))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
-
 
 def test_importing_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded_after("import orchestrator.cli", tmp_path) == set()
@@ -62,9 +52,8 @@ def test_an_unknown_command_names_the_nearest(tmp_path: Path) -> None:
 
 def test_plan_shows_the_ladder_and_freezes_it(tmp_path: Path) -> None:
     file = ROOT / "examples" / "digits.yaml"
-    dry = orchestrate(
-        "plan", file, "stages.coarse.trials=128", "slurm=gpu", "--dry-run", "--json", cwd=tmp_path
-    )
+    changes = ["stages.coarse.trials=128", "slurm=gpu", "--dry-run", "--json"]
+    dry = orchestrate("plan", file, *changes, cwd=tmp_path)
     content = json.loads(dry.stdout)
     assert not (tmp_path / "sweeps").exists(), "a dry run writes nothing"
     coarse = content["phases"][0]

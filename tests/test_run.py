@@ -18,6 +18,7 @@ from commands import (
     SWEEP,
     TRAIN,
     assert_finished,
+    loaded_after,
     orchestrate,
     outcome_counts,
     status,
@@ -211,3 +212,5 @@ def test_results_and_status_as_a_person_asks_for_them(tmp_path: Path) -> None:
     assert "Did you mean 'coarse'?" in wrong.stderr
     status_text = orchestrate("status", "sweeps/mine", cwd=tmp_path).stdout
     assert "the best at" in status_text, "the reason for each range is shown"
+    code = "from orchestrator.cli import main\nmain(['status', 'sweeps/mine'], standalone_mode=False)"
+    assert loaded_after(code, tmp_path) == set(), "status answers at once, with or without results"

@@ -21,14 +21,16 @@ SLOW = SWEEP.replace("pause: 0.0", "pause: 1.0").replace("slurm: {trials_at_once
 QUICK = SWEEP.replace("slurm: {trials_at_once: 4}\n", "")
 
 
-def squeue(directory: Path, columns: str = "%i|%T") -> list[list[str]]:
+def output(*arguments: str) -> str:
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+
+
+def squeue(directory: Path) -> list[list[str]]:
+    """Return job id and state of what a sweep has in the queue."""
+    if not (directory / "plan.json").exists():
+        return []
     uid = json.loads((directory / "plan.json").read_text())["uid"]
-    rows = subprocess.run(
-        ["squeue", "--noheader", "--array", f"--format=%j|{columns}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    rows = output("squeue", "--noheader", "--array", "--format=%j|%i|%T").splitlines()
     return [row.strip().split("|")[1:] for row in rows if uid in row]
 
 
@@ -112,9 +114,9 @@ def test_a_task_cancelled_by_hand_is_lost_and_run_again(tmp_path: Path) -> None:
     run = start_run(tmp_path)
     wait_for(lambda: bool(running_job(sweep)) and bool(outcome_counts(sweep)), what="a running task")
     subprocess.run(["scancel", running_job(sweep)], check=True)
-    output, errors = run.communicate(timeout=300)
+    shown, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
-    assert "was lost (CANCELLED" in output
+    assert "was lost (CANCELLED" in shown
     assert_finished(sweep)
 
 
@@ -133,10 +135,9 @@ def test_a_refused_request_is_one_message_and_loses_nothing(tmp_path: Path) -> N
 def test_cancel_ends_its_own_jobs_and_nothing_else(tmp_path: Path) -> None:
     write_user_sweep(tmp_path, sweep=SLOW)
     sweep = tmp_path / "sweeps" / "mine"
-    other = subprocess.run(
-        ["sbatch", "--parsable", "--job-name=somebody-elses", "--output=/dev/null", "--wrap=sleep 120"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    other = output(
+        "sbatch", "--parsable", "--job-name=somebody-elses", "--output=/dev/null", "--wrap=sleep 120"
+    ).strip()
     try:
         run = start_run(tmp_path)
         wait_for(lambda: bool(running_job(sweep)), what="a running task")
@@ -145,9 +146,7 @@ def test_cancel_ends_its_own_jobs_and_nothing_else(tmp_path: Path) -> None:
         orchestrate("cancel", "sweeps/mine", cwd=tmp_path, status=None)
         wait_for(lambda: not squeue(sweep), what="the end of its jobs")
         assert status(sweep)["state"] == "cancelled"
-        states = subprocess.run(
-            ["squeue", "--noheader", "--job", other, "--format=%T"], capture_output=True, text=True
-        )
-        assert states.stdout.strip() in ("RUNNING", "PENDING")
+        state = output("squeue", "--noheader", "--job", other, "--format=%T").strip()
+        assert state in ("RUNNING", "PENDING")
     finally:
         subprocess.run(["scancel", other], check=True)

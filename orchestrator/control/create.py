@@ -73,18 +73,6 @@ def _blaming(file: Path, overrides: Sequence[str]) -> Iterator[None]:
         raise UserError(error.problem, file=where, key=error.key, hint=error.hint) from None
 
 
-def open_sweep(directory: SweepDirectory) -> Planned:
-    """Open a sweep that was planned before.
-
-    Raises:
-        UserError: the folder is no sweep's.
-    """
-    plan = read_plan(directory)
-    config = load_frozen(directory.config)
-    space = parse_space(config.space, config.jobs.limits, directory.config)
-    return Planned(config=config, space=space, plan=plan, directory=directory, existing=True)
-
-
 def freeze_plan(planned: Planned) -> None:
     """Write the plan down; plan.json comes last, so a crash in between leaves no half-planned sweep.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.cluster.interface import Cluster, ClusterUnavailable
 from orchestrator.cluster.select import open_cluster
-from orchestrator.config import SweepConfig, trials_at_once
+from orchestrator.config import SweepConfig, load_frozen, trials_at_once
 from orchestrator.control.act import refresh_results
 from orchestrator.control.advance import advance, look
 from orchestrator.control.decide import RUNNING, Action, Decision
@@ -19,7 +19,7 @@ from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.facts import read_facts
+from orchestrator.sweep.facts import read_facts, read_plan
 from orchestrator.sweep.files import write_json
 
 LOCAL_POLL_SECONDS, SLURM_POLL_SECONDS = 0.5, 2.0
@@ -46,6 +46,15 @@ class Sweep:
             trials_at_once(self.config.slurm),
             Price.of(self.config).share,
         )
+
+
+def open_sweep(directory: SweepDirectory) -> Sweep:
+    """Open a sweep that was planned before.
+
+    Raises:
+        UserError: the folder is no sweep's.
+    """
+    return Sweep(directory=directory, plan=read_plan(directory), config=load_frozen(directory.config))
 
 
 def advance_once(sweep: Sweep, on_action: Callable[[Action], None]) -> Decision:

@@ -80,7 +80,7 @@ def narrow(
 
 def _same(one: Value, other: Value) -> bool:
     """Say whether two choices are the same; 1, 1.0 and True are three."""
-    return type(one) is type(other) and one == other
+    return (type(one), one) == (type(other), other)
 
 
 def _rank(trial: Observation) -> tuple[float, str]:
@@ -94,10 +94,11 @@ def _unchanged(
 ) -> tuple[Parameter, ...]:
     kept = []
     for parameter in space:
-        value = best.params[parameter.name] if best is not None else None
-        if best is None or parameter.contains(value):
+        if best is None or parameter.contains(best.params[parameter.name]):
             kept.append(with_reason(parameter, reason))
-        elif parameter.kind == CHOICE:
+            continue
+        value = best.params[parameter.name]
+        if parameter.kind == CHOICE:
             values = (*parameter.values, value)
             kept.append(with_reason(parameter, f"{reason}; widened to the best trial", values=values))
         else:

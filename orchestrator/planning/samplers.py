@@ -117,7 +117,9 @@ def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution
 
 
 def _encode(parameter: Parameter, value: Any) -> Any:
-    return parameter.values.index(value) if parameter.kind == CHOICE else value
+    if parameter.kind != CHOICE:
+        return value
+    return [(type(other), other) for other in parameter.values].index((type(value), value))
 
 
 def _decode(parameter: Parameter, value: Any) -> Value:

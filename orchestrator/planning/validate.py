@@ -91,7 +91,7 @@ def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> 
             check.fail(f"space.{parameter.name}", "is not in the job's config", hint)
         group = OmegaConf.select(node, parameter.name, throw_on_resolution_failure=False)
         if isinstance(group, DictConfig) and group:
-            hint = "In it: " + ", ".join(f"{parameter.name}.{key}" for key in group)
+            hint = "In it: " + ", ".join(f"{parameter.name}.{key!s}" for key in group)
             check.fail(f"space.{parameter.name}", "is a group of the job's config, not one value", hint)
     for name in config.jobs.limits:
         if not has_path(node, name):

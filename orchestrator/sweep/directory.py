@@ -140,6 +140,6 @@ def read_trials(path: Path) -> list[TrialSpec]:
         return []
     import pyarrow.parquet as pq
 
-    return [
-        TrialSpec(**{**row, "params": json.loads(row["params"])}) for row in pq.read_table(path).to_pylist()
-    ]
+    # pq.read_table would import pandas, for which `orchestrate status` has no time.
+    rows = pq.ParquetFile(path).read().to_pylist()
+    return [TrialSpec(**{**row, "params": json.loads(row["params"])}) for row in rows]
