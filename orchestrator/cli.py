@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.errors import Busy, UserError
+from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
 
 OVERRIDES = "Trailing key=value words are Hydra overrides, such as stages.coarse.trials=128 or slurm=gpu."
 
@@ -29,10 +29,17 @@ class _Commands(click.Group):
         except Busy as error:
             click.echo(f"error: the sweep is being advanced by {error}", err=True)
             ctx.exit(1)
+        except (ClusterUnavailable, LeaseLost) as error:
+            click.echo(f"error: {error}. Nothing is lost: call it again", err=True)
+            ctx.exit(1)
         except BrokenPipeError:
             # The reader of our output (head, less) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except OSError as error:
+            # A full disk, a stale handle, a missing permission: the facts on disk are whole all the same.
+            click.echo(f"error: {error}. Nothing is lost: put it right and call it again", err=True)
+            ctx.exit(1)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from orchestrator.errors import nearest

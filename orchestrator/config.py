@@ -206,8 +206,14 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def load_frozen(file: Path) -> SweepConfig:
-    """Read a frozen sweep file back."""
-    return _typed(OmegaConf.merge(OmegaConf.structured(SweepConfig), OmegaConf.load(file)), file)
+    """Read a frozen sweep file back.
+
+    Raises:
+        UserError: somebody changed it, and it is none any more.
+    """
+    node = _read_yaml(file)
+    check_shape(node, SweepConfig, file)
+    return _typed(OmegaConf.create(node), file)
 
 
 def freeze(config: SweepConfig) -> str:
@@ -258,7 +264,10 @@ def _checked_overrides(overrides: Sequence[str], node: dict[str, Any]) -> list[s
             key = OverridesParser.create().parse_override(text).key_or_group
         except HydraException as error:
             reason = str(error).split("\n")[0]
-            raise UserError(f"'{text}' is no override ({reason})", file=COMMAND_LINE) from None
+            raise UserError(
+                f"'{text}' is no override ({reason})", file=COMMAND_LINE,
+                hint="Quote a value with special characters: \"key='value'\"",
+            ) from None  # fmt: skip
         root, *below = key.split(".")
         if not root:
             raise UserError(f"'{text}' is no override", file=COMMAND_LINE, hint="Write key=value")
@@ -346,12 +355,11 @@ def _typed(node: Any, file: Path) -> SweepConfig:
                 value = OmegaConf.select(node, name)
                 if OmegaConf.is_config(value):
                     OmegaConf.resolve(value)
-        missing = OmegaConf.missing_keys(node)
     except OmegaConfBaseException as error:
         raise explain(
             error, schema=SweepConfig, file=file, overrides=(), folders=(), siblings=lambda key: ()
         ) from None
-    if missing:
+    if missing := _missing(OmegaConf.to_container(node, resolve=False)):
         key = min(missing)
         raise UserError("needs a value", file=file, key=key, hint=_missing_hint(key))
     return _to_object(node)
@@ -368,6 +376,15 @@ def _to_object(node: DictConfig) -> SweepConfig:
     config.jobs.config = dict(job_config)  # type: ignore[arg-type]
     config.datasets = dict(dataset)  # type: ignore[arg-type]
     return config
+
+
+def _missing(value: Any, prefix: str = "") -> list[str]:
+    """List the keys that need a value. OmegaConf's own list would resolve the job's interpolations."""
+    if value == MISSING:
+        return [prefix]
+    dot = "." if prefix else ""
+    items = value.items() if isinstance(value, dict) else ()
+    return [key for name, item in items for key in _missing(item, f"{prefix}{dot}{name}")]
 
 
 def _missing_hint(key: str) -> str:

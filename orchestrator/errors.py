@@ -30,6 +30,14 @@ class Busy(Exception):
     """Another process holds the sweep's lease."""
 
 
+class SubmissionRefused(Exception):
+    """The cluster took nothing of a submission, and says why."""
+
+
+class ClusterUnavailable(Exception):
+    """The cluster can't be asked just now; nothing is known, so nothing is decided."""
+
+
 class LeaseLost(Exception):
     """This process was fenced off: another one took the sweep over while it was stalled."""
 

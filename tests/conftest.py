@@ -1,4 +1,4 @@
-"""What tests share: the real SLURM where there is one."""
+"""What tests share: settings of hypothesis, and the real SLURM where there is one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import settings
+
+# No test depends on the wall clock, a busy machine included; and it tries the same examples every time.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.load_profile("steady")
 
 
 def _why_no_slurm() -> str:

@@ -16,6 +16,7 @@ from orchestrator.cli import main
 
 ROOT = Path(__file__).parent.parent
 
+
 def test_importing_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded_after("import orchestrator.cli", tmp_path) == set()
     assert loaded_after("import pandas", tmp_path) == {"pandas"}, "the test can see what is loaded"

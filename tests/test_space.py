@@ -18,6 +18,7 @@ from orchestrator.space import (
     FLOAT,
     INT,
     Parameter,
+    Value,
     advice,
     from_json,
     parse_parameter,
@@ -238,15 +239,20 @@ def test_space_json_is_what_a_reader_expects() -> None:
     }  # fmt: skip
 
 
-SETTING = {"optimizer.lr": 0.01, "model.width": 64, "name": "größer", "flag": True, "none": None}
+SETTING: dict[str, Value] = {
+    "optimizer.lr": 0.01,
+    "model.width": 64,
+    "name": "größer",
+    "flag": True,
+    "none": None,
+}
 
 
 def test_setting_id_is_the_same_everywhere() -> None:
     assert setting_id(SETTING) == "bf77037269ca"
-    assert setting_id(dict(reversed(SETTING.items()))) == "bf77037269ca"
-    code = (
-        f"from orchestrator.space import setting_id; print(setting_id({dict(reversed(SETTING.items()))!r}))"
-    )
+    assert setting_id(dict(reversed(list(SETTING.items())))) == "bf77037269ca"
+    turned = dict(reversed(list(SETTING.items())))
+    code = f"from orchestrator.space import setting_id; print(setting_id({turned!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -258,7 +264,16 @@ def test_setting_id_is_the_same_everywhere() -> None:
 
 
 def test_setting_id_tells_settings_apart() -> None:
-    settings = [{"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": None}, {"b": 1}, {"a": 1, "b": 1}, {}]
+    settings: list[dict[str, Value]] = [
+        {"a": 1},
+        {"a": 1.0},
+        {"a": True},
+        {"a": "1"},
+        {"a": None},
+        {"b": 1},
+        {"a": 1, "b": 1},
+        {},
+    ]
     assert len({setting_id(setting) for setting in settings}) == len(settings)
 
 

@@ -66,11 +66,3 @@ class Cluster(Protocol):
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs; those that have ended already are passed over."""
-
-
-class SubmissionRefused(Exception):
-    """The cluster took nothing of a submission, and says why."""
-
-
-class ClusterUnavailable(Exception):
-    """The cluster can't be asked just now; nothing is known, so nothing is decided."""

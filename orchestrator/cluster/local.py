@@ -17,16 +17,16 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.interface import ACTIVE, ENDED, Request, SubmissionRefused, TaskStatus
+from orchestrator.cluster.interface import ACTIVE, ENDED, Request, TaskStatus
 from orchestrator.cluster.processes import with_token
 from orchestrator.config import SlurmConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import SubmissionRefused, UserError
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.submissions import Intent, Receipt, read_submissions
 
 
 class LocalCluster:
-    """Runs at most `slots` tasks at a time on this machine. A job id is PID@START."""
+    """Runs at most `slots` tasks at a time on this machine. A job id is PID@START@HOST."""
 
     def __init__(self, resources: SlurmConfig) -> None:
         self.slots: int | None = resources.tasks_at_once
@@ -85,7 +85,7 @@ def _on_this_machine(host: str) -> None:
 
 
 def _job_id(process: psutil.Process) -> str:
-    return f"{process.pid}@{process.create_time():.2f}"
+    return f"{process.pid}@{process.create_time():.2f}@{socket.gethostname()}"
 
 
 def job_of(pid: int) -> str:
@@ -94,8 +94,13 @@ def job_of(pid: int) -> str:
 
 
 def _process(job: str) -> psutil.Process | None:
-    """Return a job's process while it lives; a number that another process has by now is not it."""
-    pid, _, created = job.partition("@")
+    """Return a job's process while it lives; a number that another process has by now is not it.
+
+    Raises:
+        UserError: it was started on another machine, so nothing can be said of it here.
+    """
+    pid, created, host = job.split("@", 2)
+    _on_this_machine(host)
     try:
         process = psutil.Process(int(pid))
         same = abs(process.create_time() - float(created)) < 0.1

@@ -17,14 +17,12 @@ from orchestrator.cluster.interface import (
     ALIVE,
     ENDED,
     PENDING,
-    ClusterUnavailable,
     Request,
-    SubmissionRefused,
     TaskStatus,
 )
 from orchestrator.cluster.processes import with_token
 from orchestrator.config import SlurmConfig
-from orchestrator.errors import UserError
+from orchestrator.errors import ClusterUnavailable, SubmissionRefused, UserError
 from orchestrator.sweep.submissions import Intent, Receipt
 
 # Everything else that squeue or sacct may say of a job means that it has ended.

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from orchestrator.cluster.interface import Cluster, Request, SubmissionRefused
+from orchestrator.cluster.interface import Cluster, Request
 from orchestrator.config import SweepConfig
 from orchestrator.control.decide import (
     Action,
@@ -22,7 +22,7 @@ from orchestrator.control.decide import (
     Stop,
     Submit,
 )
-from orchestrator.errors import UserError
+from orchestrator.errors import SubmissionRefused, UserError
 from orchestrator.planning.narrowing import narrow
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.promotion import Finished, final_trials, stage_trials

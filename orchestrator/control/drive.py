@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.cluster.interface import Cluster, ClusterUnavailable
+from orchestrator.cluster.interface import Cluster
 from orchestrator.cluster.select import open_cluster
 from orchestrator.config import SweepConfig, load_frozen, trials_at_once
 from orchestrator.control.act import refresh_results
 from orchestrator.control.advance import advance, look
-from orchestrator.control.decide import RUNNING, Action, Decision
+from orchestrator.control.decide import RUNNING, Action, Decision, Limits, decide
 from orchestrator.control.standing import Standing, standing
-from orchestrator.errors import Busy, LeaseLost
+from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
 from orchestrator.sweep import lease
@@ -152,11 +152,14 @@ def cancel(sweep: Sweep, on_action: Callable[[Action], None], patience_seconds: 
 
 
 def observe(sweep: Sweep) -> Standing:
-    """Say where a sweep stands at this moment; writes nothing."""
+    """Say where a sweep stands at this moment, as far as can be seen from here; writes nothing."""
     try:
         decision = look(sweep.directory, sweep.plan, sweep.config, sweep.cluster())
-    except ClusterUnavailable as error:
-        decision = Decision(RUNNING, message=f"the cluster can't be asked just now: {error}")
+    except (ClusterUnavailable, UserError) as error:
+        # The directory still says most of it, also on a laptop without SLURM's commands.
+        limits = Limits(attempts=sweep.config.slurm.attempts)
+        decision = decide(read_facts(sweep.directory, sweep.plan), {}, limits)
+        decision = replace(decision, message=f"{decision.message or 'the cluster was not asked'}: {error}")
     return sweep.stand(decision)
 
 

@@ -33,7 +33,8 @@ def build_plan(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetS
         phases.append(_final(config, size, price))
         if config.jobs.predict:
             phases.append(Phase(kind=ENSEMBLE, name=ENSEMBLE, trials=1, scale=phases[-1].scale))
-    full = phases[-1].scale if config.final.top else max((p.scale for p in phases), key=lambda s: s.data)
+    # Without final runs the largest stage is full scale; an amount of data may be a share or a count.
+    full = phases[-1].scale if config.final.top else max(phases, key=lambda p: p.samples or 0).scale
     total = total_cost([phase.cost for phase in phases])
     trials = sum(phase.trials for phase in phases if phase.kind != ENSEMBLE)
     everything = phase_cost(price, trials, _samples(size, full, config), full.epochs or _job_epochs(config))

@@ -157,6 +157,8 @@ def _ends(parameter: Parameter, low: float, high: float, good: Good) -> tuple[fl
         slack = ROUNDING * max(1.0, abs(ends[0]), abs(ends[1]))
         ends = math.floor(ends[0] + slack), math.ceil(ends[1] - slack)
     # exp(log(limit)) may lie a hair past the limit.
+    if parameter.kind == INT and parameter.log:
+        ends = max(ends[0], 1), ends[1]
     ends = (
         ends[0] if floor is None else max(ends[0], floor),
         ends[1] if ceiling is None else min(ends[1], ceiling),

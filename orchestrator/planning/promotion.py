@@ -25,7 +25,12 @@ class Finished:
 
 def rank(finished: Sequence[Finished]) -> list[Finished]:
     """Return one finished trial for each setting, the best first; equal ones in an order of no meaning."""
-    ordered = sorted(finished, key=lambda f: (-f.objective, f.spec.setting_id, f.spec.trial_id))
+
+    def place(item: Finished) -> tuple[float, str, str]:
+        objective = item.objective if math.isfinite(item.objective) else -math.inf
+        return -objective, item.spec.setting_id, item.spec.trial_id
+
+    ordered = sorted(finished, key=place)
     unique: dict[str, Finished] = {}
     for item in ordered:
         unique.setdefault(item.spec.setting_id, item)

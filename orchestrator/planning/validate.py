@@ -21,7 +21,7 @@ from orchestrator.config import (
     job_config,
     leaf_paths,
 )
-from orchestrator.data.size import DatasetSize
+from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
 from orchestrator.space import Parameter
@@ -45,6 +45,7 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
         check.fail("stages", "there are no stages", "Add one: stages: {coarse: {trials: 32}}")
     for name, stage in config.stages.items():
         _stage(name, stage, size, check)
+        _classes_have_enough(config, name, stage, size, check)
         _scale_has_a_place(config, name, stage, check)
     _end(config, check)
     _cluster(config, check)
@@ -119,6 +120,8 @@ def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> N
         check.fail(f"{key}.keep", f"{stage.keep:g} is not a share of the trials", "Write 0.25 for a quarter")
     if not stage.margin >= 0:
         check.fail(f"{key}.margin", f"{stage.margin:g} would cut good trials off", "Write 0 or more")
+    check.at_least(f"{key}.survivors", stage.survivors, 0)
+    check.at_least(f"{key}.controls", stage.controls, 0)
     promoted = (stage.survivors or 0) + (stage.controls or 0)
     if promoted > stage.trials:
         check.fail(
@@ -160,6 +163,20 @@ def _classes(key: str, classes: Any, size: DatasetSize, check: _Check) -> None:
             choose_classes(size.classes, classes, names=size.class_names)
         except UserError as error:
             check.fail(key, error.problem, error.hint)
+
+
+def _classes_have_enough(
+    config: SweepConfig, name: str, stage: StageConfig, size: DatasetSize, check: _Check
+) -> None:
+    """A count of samples may be more than the stage's few classes have."""
+    dataset = config.datasets
+    try:
+        trained_samples(
+            size, stage.data, stage.classes, dataset.get("split"),
+            class_rule=stage.class_rule, seed=dataset.get("subset_seed", 0),
+        )  # fmt: skip
+    except UserError as error:
+        check.fail(f"stages.{name}.data", error.problem, error.hint)
 
 
 def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check: _Check) -> None:
@@ -208,3 +225,6 @@ def _cluster(config: SweepConfig, check: _Check) -> None:
     check.at_least("slurm.tasks_at_once", slurm.tasks_at_once, 1)
     check.at_least("slurm.trials_at_once", slurm.trials_at_once, 0)
     check.at_least("slurm.attempts", slurm.attempts, 1)
+    check.at_least("slurm.task_minutes", slurm.task_minutes, 0)
+    if slurm.mem_gb is not None and not slurm.mem_gb > 0:
+        check.fail("slurm.mem_gb", f"{slurm.mem_gb:g} is no amount of memory", "Write null for the default")

@@ -131,6 +131,12 @@ def outcomes(record: RecordFile) -> Iterator[Outcome]:
             )
 
 
+def _age(outcome: Outcome) -> tuple[int, float, str]:
+    """Put outcomes in one order, whatever the files' was; a time that can't be read is the latest."""
+    time = math.inf if math.isnan(outcome.time) else outcome.time
+    return outcome.submission, time, repr(outcome)
+
+
 def counted(candidates: Iterable[Outcome]) -> dict[str, Outcome]:
     """Choose one outcome for each trial: a trial that ran twice counts once.
 
@@ -138,7 +144,7 @@ def counted(candidates: Iterable[Outcome]) -> dict[str, Outcome]:
     attempts never changes a result that others already built on.
     """
     chosen: dict[str, Outcome] = {}
-    for outcome in sorted(candidates, key=lambda item: (item.submission, item.time, item.host)):
+    for outcome in sorted(candidates, key=_age):
         before = chosen.get(outcome.trial)
         if before is None or before.state == FAILED:
             chosen[outcome.trial] = outcome

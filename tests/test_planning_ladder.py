@@ -1,0 +1,226 @@
+"""The ladder and its price, on the example by hand and on a user's own job."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import SlurmConfig, load_sweep
+from orchestrator.control.create import Planned, work_out
+from orchestrator.planning.cost import Price, phase_cost, total_cost
+from orchestrator.planning.plan import Cost, Phase, Plan, plan_from_json, plan_to_json
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+
+DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
+OWN = """\
+name: tiny
+metric: {name: acc}
+jobs:
+  _target_: my_train.train
+  config: {lr: 0.1, fraction: 1.0, epochs: 10}
+  scale: {data: fraction, epochs: epochs}
+space: {lr: "tag(log, interval(1e-4, 1.0))"}
+stages:
+  coarse: {trials: 10, data: 0.5, epochs: 1}
+  fine: {trials: 7}
+final: {top: 2, seeds: 2}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_train.py").write_text("def train(config, trial):\n    return {'acc': 1.0}\n")
+    return tmp_path
+
+
+def own(text: str, *overrides: str) -> Planned:
+    Path("sweep.yaml").write_text(text)
+    return work_out(Path("sweep.yaml"), overrides)
+
+
+def phases(plan: Plan) -> dict[str, Phase]:
+    return {phase.name: phase for phase in plan.phases}
+
+
+def test_digits_by_hand(here: Path) -> None:
+    plan = work_out(DIGITS, ["slurm.cpus_per_task=2"]).plan
+    ladder = phases(plan)
+    assert [(p.kind, p.name) for p in plan.phases] == [
+        (STAGE, "coarse"), (STAGE, "medium"), (STAGE, "fine"), (FINAL, "final"), (ENSEMBLE, "ensemble"),
+    ]  # fmt: skip
+    assert [p.trials for p in plan.phases] == [64, 24, 12, 9, 1]
+    # 1,797 samples: about 108 of each class are for training. A tenth of two classes is 21.6, of which
+    # whole classes make 21; 0.3 of five is 162.
+    assert [p.samples for p in plan.phases[:4]] == [21, 162, 1079, 1079]
+    assert [p.scale.classes for p in plan.phases[:4]] == [2, 5, None, None]
+    assert [p.scale.epochs for p in plan.phases[:4]] == [3, 6, 10, 60]
+    # A quarter of a stage is promoted to it, and an eighth for comparison.
+    assert [(p.survivors, p.controls) for p in plan.phases[:4]] == [(0, 0), (6, 3), (3, 1), (3, 0)]
+    assert ladder["final"].scale.checkpoints == 5
+    assert ladder["fine"].sampler == "tpe"
+    # 0.15 s for each trial and 1.5e-5 s for each sample.
+    coarse = ladder["coarse"].cost
+    assert coarse.trained_samples == 64 * 21 * 3
+    assert coarse.seconds == pytest.approx(64 * 0.15 + 64 * 21 * 3 * 1.5e-5)
+    assert coarse.hours == pytest.approx((9.6 + 0.06048) / 3600)
+    assert ladder["ensemble"].cost == Cost()
+    trained = 64 * 21 * 3 + 24 * 162 * 6 + 12 * 1079 * 10 + 9 * 1079 * 60
+    assert plan.total.trained_samples == trained == 739_500
+    assert plan.total.seconds == pytest.approx(109 * 0.15 + trained * 1.5e-5)
+    # As many trials at full scale: 109 of 1,079 samples and 60 epochs.
+    assert plan.full_scale_share == pytest.approx(739_500 / (109 * 1079 * 60))
+    assert (plan.unit, plan.warnings, plan.name, plan.metric, plan.mode) == (
+        "core", (), "digits", "val/accuracy", "max",
+    )  # fmt: skip
+    # This machine: one task with all trials.
+    assert [(p.batch, p.tasks, p.array) for p in plan.phases[:4]] == [
+        (64, 1, 1), (24, 1, 1), (12, 1, 1), (9, 1, 1),
+    ]  # fmt: skip
+
+
+def test_digits_on_gpus(here: Path) -> None:
+    plan = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=8"]).plan
+    # No fewer tasks than may run at once, and none longer than ten minutes.
+    assert [(p.batch, p.tasks, p.array) for p in plan.phases[:4]] == [
+        (8, 8, 8), (3, 8, 8), (2, 6, 6), (2, 5, 5),
+    ]  # fmt: skip
+    assert plan.unit == "GPU"
+    assert phases(plan)["coarse"].cost.hours == pytest.approx(9.66048 / 3600)
+    shared = work_out(DIGITS, ["slurm=gpu", "slurm.trials_at_once=4"]).plan
+    assert phases(shared)["coarse"].cost.hours == pytest.approx(9.66048 / 3600 / 4)
+    assert phases(shared)["coarse"].batch == 4, "as many as run side by side in a task"
+    # Seconds of one trial: 0.15 + 21 * 3 * 1.5e-5 = 0.150945; a task of 0.01 minutes holds three of them.
+    short = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=2", "slurm.task_minutes=0.01"]).plan
+    assert phases(short)["coarse"].batch == 3
+    assert (phases(short)["coarse"].tasks, phases(short)["coarse"].array) == (22, 2)
+    cores = work_out(DIGITS, ["slurm=cpu"]).plan
+    assert cores.unit == "core"
+    assert phases(cores)["coarse"].cost.hours == pytest.approx(2 * 9.66048 / 3600)
+
+
+def test_planning_the_same_file_twice_differs_only_in_its_token_and_time(here: Path) -> None:
+    one, other = work_out(DIGITS, []).plan, work_out(DIGITS, []).plan
+    assert one.uid != other.uid
+    assert replace(one, uid="", created=0.0) == replace(other, uid="", created=0.0)
+
+
+def test_plan_json_round_trip(here: Path) -> None:
+    for overrides in ([], ["slurm=gpu"], ["stages.coarse.classes=[1,7]"], ["final.top=0"]):
+        plan = work_out(DIGITS, overrides).plan
+        content = json.loads(json.dumps(plan_to_json(plan), allow_nan=False))
+        assert plan_from_json(content) == plan
+        assert content["version"] == 1
+        assert content["metric"] == {"name": "val/accuracy", "mode": "max"}
+    without = own(OWN).plan
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(without)))) == without
+
+
+def test_listed_classes_are_counted(here: Path) -> None:
+    coarse = phases(work_out(DIGITS, ["stages.coarse.classes=[1,7]", "stages.coarse.data=1.0"]).plan)[
+        "coarse"
+    ]
+    assert (coarse.scale.classes, coarse.scale.class_list) == (2, (1, 7))
+    # Of the 1,797 samples the first seven classes are taken to have 180 each, the others 179.
+    assert coarse.samples == 108 + 107
+
+
+def test_a_count_of_samples_is_that_many(here: Path) -> None:
+    ladder = phases(work_out(DIGITS, ["stages.fine.data=500"]).plan)
+    assert ladder["fine"].samples == pytest.approx(500, abs=5)
+
+
+def test_without_final_runs_the_largest_stage_is_full_scale(here: Path) -> None:
+    plan = work_out(DIGITS, ["final.top=0", "stages.medium.data=200"]).plan
+    assert [p.kind for p in plan.phases] == [STAGE] * 3
+    assert plan.final is None
+    assert plan.ensemble is None
+    medium = phases(plan)["medium"].samples
+    assert medium is not None
+    trained = 64 * 21 * 3 + 24 * medium * 6 + 12 * 1079 * 10
+    assert plan.full_scale_share == pytest.approx(trained / (100 * 1079 * 10))
+
+
+def test_a_users_own_job_without_dataset_or_cost(here: Path) -> None:
+    planned = own(OWN)
+    assert planned.plan.folder == str(here)
+    assert planned.directory.path == here / "sweeps" / "tiny"
+    assert [p.kind for p in planned.plan.phases] == [STAGE, STAGE, FINAL], "no predict, no ensemble"
+    assert all(p.samples is None for p in planned.plan.phases)
+    assert all(p.cost == Cost() for p in planned.plan.phases)
+    assert planned.plan.total == Cost()
+    assert planned.plan.full_scale_share is None
+    fine, final = planned.plan.phases[1:]
+    assert (fine.survivors, fine.controls) == (1, 0)
+    assert (final.trials, final.survivors) == (4, 2)
+    assert not Path("sweeps").exists()
+
+
+def test_a_users_own_job_on_a_cluster_without_cost_spreads_its_trials(here: Path) -> None:
+    planned = own(OWN, "slurm=gpu", "slurm.tasks_at_once=4")
+    assert [(p.batch, p.tasks, p.array) for p in planned.plan.phases] == [(3, 4, 4), (2, 4, 4), (1, 4, 4)]
+
+
+def test_a_price_with_seconds_per_trial_alone(here: Path) -> None:
+    planned = own(OWN.replace("  scale:", "  cost: {startup_seconds: 360}\n  scale:"), "slurm=gpu")
+    assert [p.cost.seconds for p in planned.plan.phases] == [3600, 2520, 1440]
+    assert planned.plan.total.hours == pytest.approx(2.1)
+    assert planned.plan.total.trained_samples is None
+
+
+def test_survivors_and_controls_as_told(here: Path) -> None:
+    planned = own(OWN.replace("{trials: 7}", "{trials: 7, survivors: 3, controls: 0}"))
+    assert (planned.plan.phases[1].survivors, planned.plan.phases[1].controls) == (3, 0)
+
+
+def test_the_first_stage_has_nobody_to_promote(here: Path) -> None:
+    planned = own(OWN.replace("{trials: 10,", "{trials: 10, survivors: 3,"))
+    assert (planned.plan.phases[0].survivors, planned.plan.phases[0].controls) == (0, 0)
+
+
+def test_warnings_about_grids_and_linear_ranges(here: Path) -> None:
+    grid = work_out(
+        DIGITS, ["stages.coarse.sampler=grid", "space.optimizer.lr=interval(1e-4, 1)"]
+    ).plan.warnings
+    assert any(text.startswith("optimizer.lr: a linear range over three decades") for text in grid)
+    assert any(
+        text.startswith("stages.coarse: a grid over 5 parameters gives each about 2.3") for text in grid
+    )
+
+
+def test_before_is_the_phase_before(here: Path) -> None:
+    plan = work_out(DIGITS, []).plan
+    assert plan.before(plan.phases[0]) is None
+    assert plan.before(plan.phases[3]) == plan.phases[2]
+    assert [p.name for p in plan.stages] == ["coarse", "medium", "fine"]
+
+
+def test_costs_add_up_as_far_as_they_are_known() -> None:
+    known = Cost(trained_samples=10.0, seconds=2.0, hours=1.0)
+    assert total_cost([known, known, Cost()]) == Cost(trained_samples=20.0, seconds=4.0, hours=2.0)
+    assert total_cost([known, Cost(seconds=3.0)]) == Cost(seconds=5.0)
+    assert total_cost([]) == Cost()
+    price = Price(startup_seconds=1.0, sample_seconds=None, unit="core", share=2.0)
+    assert phase_cost(price, 3, None, None) == Cost(seconds=3.0, hours=6 / 3600)
+    sampled = Price(startup_seconds=1.0, sample_seconds=0.5, unit="core", share=2.0)
+    assert phase_cost(sampled, 3, None, 2.0) == Cost()
+    assert phase_cost(sampled, 3, 10, 2.0) == Cost(trained_samples=60.0, seconds=33.0, hours=66 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("slurm", "unit", "share"),
+    [
+        (SlurmConfig(gpus_per_task=1, cpus_per_task=4), "GPU", 1.0),
+        (SlurmConfig(gpus_per_task=2, trials_at_once=4), "GPU", 0.5),
+        (SlurmConfig(cpus_per_task=4, trials_at_once=0), "core", 1.0),
+        (SlurmConfig(cpus_per_task=4), "core", 4.0),
+    ],
+)
+def test_what_a_trial_holds(slurm: SlurmConfig, unit: str, share: float) -> None:
+    config = load_sweep(DIGITS)
+    config.slurm = slurm
+    price = Price.of(config)
+    assert (price.unit, price.share) == (unit, share)
