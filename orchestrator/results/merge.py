@@ -89,10 +89,7 @@ def read_fragment(path: Path) -> Fragment:
             fragment.unreadable += not _add_report(fragment, line)
         elif kind == "outcome":
             record.lines = [line]
-            try:
-                found = [(outcome, fragment.starts[outcome.trial]) for outcome in records.outcomes(record)]
-            except (AttributeError, TypeError, ValueError):
-                found = []
+            found = [(outcome, fragment.starts[outcome.trial]) for outcome in records.outcomes(record)]
             fragment.outcomes += found
             fragment.unreadable += not found
     return fragment

@@ -78,10 +78,6 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def _numbers(metrics: Any) -> dict[str, float]:
-    return {str(name): number(value) for name, value in metrics.items()} if isinstance(metrics, dict) else {}
-
-
 def whole(value: Any) -> int:
     """Read a recorded whole number; anything that is none becomes 0."""
     return value if isinstance(value, int) else 0
@@ -112,14 +108,15 @@ def read_directory(directory: Path) -> list[RecordFile]:
 
 
 def outcomes(record: RecordFile) -> Iterator[Outcome]:
-    """Give the outcomes in one record file."""
+    """Give the outcomes in one record file; a line that makes no sense is none."""
     header = record.header
     for line in record.lines:
-        if line["kind"] == "outcome" and line.get("state") in STATES:
+        metrics = line.get("metrics")
+        if line["kind"] == "outcome" and line.get("state") in STATES and isinstance(metrics, dict):
             yield Outcome(
                 trial=str(line.get("trial", "")),
                 state=line["state"],
-                metrics=_numbers(line.get("metrics")),
+                metrics={str(name): number(value) for name, value in metrics.items()},
                 seconds=number(line.get("seconds", 0.0)),
                 error=str(line.get("error", "")),
                 time=number(line.get("time", 0.0)),
