@@ -7,22 +7,16 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from orchestrator.config import (
+from orchestrator.config import catalogues, freeze, has_path, job_config, leaf_paths, load_frozen, load_sweep
+from orchestrator.errors import UserError
+from orchestrator.schema import (
     SlurmConfig,
     StageConfig,
     SweepConfig,
-    catalogues,
-    freeze,
-    has_path,
-    job_config,
-    leaf_paths,
-    load_frozen,
-    load_sweep,
     sweep_directory,
     task_cores,
     trials_at_once,
 )
-from orchestrator.errors import UserError
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits.yaml"
 INLINE = """\

@@ -11,7 +11,7 @@ import pytest
 from commands import orchestrate, outcome_counts
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-ON_SLURM = ["slurm=gpu", "slurm.cpus_per_task=1", "slurm.tasks_at_once=4"]
+ON_SLURM = ["slurm=gpu", "slurm.cpus_per_task=1", "slurm.tasks_at_once=4", "slurm.task_minutes=0.04"]
 
 
 def run_digits(folder: Path, *overrides: str) -> tuple[pd.DataFrame, dict[str, Any]]:

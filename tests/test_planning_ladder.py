@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import SlurmConfig, load_sweep
+from orchestrator.config import load_sweep
 from orchestrator.control.create import Planned, work_out
 from orchestrator.planning.cost import Price, phase_cost, total_cost
 from orchestrator.planning.plan import Cost, Phase, Plan, plan_from_json, plan_to_json
+from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
@@ -84,15 +85,21 @@ def test_digits_by_hand(here: Path) -> None:
 
 def test_digits_on_gpus(here: Path) -> None:
     plan = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=8"]).plan
-    # No fewer tasks than may run at once, and none longer than ten minutes.
+    # A stage of some seconds is one task of a job that is meant to last ten minutes.
     assert [(p.batch, p.tasks, p.array) for p in plan.phases[:4]] == [
-        (8, 8, 8), (3, 8, 8), (2, 6, 6), (2, 5, 5),
+        (64, 1, 1), (24, 1, 1), (12, 1, 1), (9, 1, 1),
     ]  # fmt: skip
+    plan = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=8", "slurm.task_minutes=0.02"]).plan
+    coarse = plan.phases[0]
+    seconds_of_a_task = coarse.cost.seconds / coarse.trials * coarse.batch if coarse.cost.seconds else 0
+    assert 0.6 < seconds_of_a_task <= 1.2
+    assert coarse.tasks == 64 // coarse.batch + (64 % coarse.batch > 0)
+    assert coarse.array == min(8, coarse.tasks)
     assert plan.unit == "GPU"
     assert phases(plan)["coarse"].cost.hours == pytest.approx(9.66048 / 3600)
     shared = work_out(DIGITS, ["slurm=gpu", "slurm.trials_at_once=4"]).plan
     assert phases(shared)["coarse"].cost.hours == pytest.approx(9.66048 / 3600 / 4)
-    assert phases(shared)["coarse"].batch == 4, "as many as run side by side in a task"
+    assert phases(shared)["coarse"].batch == 64
     # Seconds of one trial: 0.15 + 21 * 3 * 1.5e-5 = 0.150945; a task of 0.01 minutes holds three of them.
     short = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=2", "slurm.task_minutes=0.01"]).plan
     assert phases(short)["coarse"].batch == 3

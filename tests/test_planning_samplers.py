@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from orchestrator.config import SAMPLERS
 from orchestrator.planning.samplers import Observation, sample
+from orchestrator.schema import SAMPLERS
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value, parse_space
 
 DECLARED = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import FinalConfig, StageConfig, SweepConfig, load_sweep
+from orchestrator.config import load_sweep
 from orchestrator.data.size import DatasetSize, dataset_size
 from orchestrator.errors import UserError
 from orchestrator.planning.validate import validate
+from orchestrator.schema import FinalConfig, StageConfig, SweepConfig
 from orchestrator.space import parse_space
 
 EXAMPLE = load_sweep(Path(__file__).parent.parent / "examples" / "digits.yaml")

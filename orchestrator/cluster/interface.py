@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.config import SlurmConfig
+from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.submissions import Intent, Receipt
 from orchestrator.worker.task import Task
 

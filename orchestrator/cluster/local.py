@@ -19,8 +19,8 @@ import psutil
 
 from orchestrator.cluster.interface import ACTIVE, ENDED, Request, TaskStatus
 from orchestrator.cluster.processes import with_token
-from orchestrator.config import SlurmConfig
 from orchestrator.errors import SubmissionRefused, UserError
+from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.submissions import Intent, Receipt, read_submissions
 

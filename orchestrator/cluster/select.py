@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cluster.interface import Cluster
-from orchestrator.config import SlurmConfig
+from orchestrator.schema import SlurmConfig
 
 
 def open_cluster(resources: SlurmConfig) -> Cluster:

@@ -21,8 +21,8 @@ from orchestrator.cluster.interface import (
     TaskStatus,
 )
 from orchestrator.cluster.processes import with_token
-from orchestrator.config import SlurmConfig
 from orchestrator.errors import ClusterUnavailable, SubmissionRefused, UserError
+from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.submissions import Intent, Receipt
 
 # Everything else that squeue or sacct may say of a job means that it has ended.

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 
 from orchestrator.cluster.interface import Cluster, Request
-from orchestrator.config import SweepConfig
 from orchestrator.control.decide import (
     Action,
     CheckJob,
@@ -27,6 +26,7 @@ from orchestrator.planning.narrowing import narrow
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.promotion import Finished, final_trials, stage_trials
 from orchestrator.planning.samplers import Observation
+from orchestrator.schema import SweepConfig
 from orchestrator.space import Parameter, from_json, parse_space, to_json
 from orchestrator.sweep.directory import ENSEMBLE, STAGE, SweepDirectory, TrialSpec, write_trials
 from orchestrator.sweep.facts import PhaseFacts, checked_path, compacted_path, read_phase

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.cluster.interface import Cluster, TaskStatus
-from orchestrator.config import SweepConfig
 from orchestrator.control.act import Scene, perform
 from orchestrator.control.decide import (
     Action,
@@ -19,6 +18,7 @@ from orchestrator.control.decide import (
     in_question,
 )
 from orchestrator.planning.plan import Plan
+from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import Facts, read_facts
 from orchestrator.sweep.lease import Lease

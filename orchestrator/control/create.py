@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config import SweepConfig, freeze, load_frozen, load_sweep, sweep_directory
+from orchestrator.config import freeze, load_frozen, load_sweep
 from orchestrator.data.size import dataset_size
 from orchestrator.errors import UserError, nearest
 from orchestrator.explain import blame
 from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
 from orchestrator.planning.validate import validate
+from orchestrator.schema import SweepConfig, sweep_directory
 from orchestrator.space import Parameter, parse_space
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory

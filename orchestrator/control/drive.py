@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.cluster.interface import Cluster
 from orchestrator.cluster.select import open_cluster
-from orchestrator.config import SweepConfig, load_frozen, trials_at_once
+from orchestrator.config import load_frozen
 from orchestrator.control.act import refresh_results
 from orchestrator.control.advance import advance, look
 from orchestrator.control.decide import RUNNING, Action, Decision, Limits, decide
@@ -17,6 +17,7 @@ from orchestrator.control.standing import Standing, standing
 from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
+from orchestrator.schema import SweepConfig, trials_at_once
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import read_facts, read_plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.config import SweepConfig, task_cores, trials_at_once
 from orchestrator.planning.plan import Cost
+from orchestrator.schema import SweepConfig, task_cores, trials_at_once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,10 +8,10 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.config import StageConfig, SweepConfig, trials_at_once
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.planning.cost import Price, phase_cost, total_cost
 from orchestrator.planning.plan import Phase, Plan, Scale
+from orchestrator.schema import SlurmConfig, StageConfig, SweepConfig, trials_at_once
 from orchestrator.space import CHOICE, Parameter, advice
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 
@@ -93,17 +93,29 @@ def _sized(config: SweepConfig, size: DatasetSize, price: Price, phase: Phase) -
     """Complete a phase by its samples, its cost, and how its trials are laid out in tasks."""
     samples = _samples(size, phase.scale, config)
     cost = phase_cost(price, phase.trials, samples, phase.scale.epochs or _job_epochs(config))
-    slurm, slots = config.slurm, trials_at_once(config.slurm)
-    # Enough trials that a task is worth its place in the queue, but no fewer tasks than may run at once.
-    fair = math.ceil(phase.trials / slurm.tasks_at_once)
-    worth = fair
-    if cost.seconds is not None and cost.seconds > 0:
-        worth = max(1, math.floor(slurm.task_minutes * 60 * slots / (cost.seconds / phase.trials)))
-    batch = min(phase.trials, max(slots, min(worth, fair))) if slurm.executor == "slurm" else fair
+    batch = _batch(config.slurm, phase.trials, cost.seconds)
     tasks = math.ceil(phase.trials / batch)
     return replace(
-        phase, samples=samples, cost=cost, batch=batch, tasks=tasks, array=min(tasks, slurm.tasks_at_once)
+        phase,
+        samples=samples,
+        cost=cost,
+        batch=batch,
+        tasks=tasks,
+        array=min(tasks, config.slurm.tasks_at_once),
     )
+
+
+def _batch(slurm: SlurmConfig, trials: int, seconds: float | None) -> int:
+    """Return the trials of one task.
+
+    A task is filled until it is worth its place in the queue, well within its time limit. Where a trial's
+    length is not known, the trials are shared among the tasks that may run at once.
+    """
+    fair = math.ceil(trials / slurm.tasks_at_once)
+    if slurm.executor == "local" or not seconds:
+        return fair
+    worth = min(slurm.task_minutes, 0.8 * slurm.timeout_min) * 60 * trials_at_once(slurm)
+    return max(1, min(trials, math.floor(worth / (seconds / trials))))
 
 
 def _samples(size: DatasetSize, scale: Scale, config: SweepConfig) -> int | None:

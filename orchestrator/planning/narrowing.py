@@ -17,8 +17,10 @@ from orchestrator.space import CHOICE, INT, Parameter, Value, show, with_reason
 FEWEST_TRIALS = 6
 # When more than this share of the trials is as good as the good ones, they don't tell good from bad.
 TIE_SHARE = 0.6
-# A value within this share of the range from its end presses against it.
-EDGE_SHARE = 0.1
+# A range is narrowed only where chance would put the good trials as close together less often than this.
+CHANCE = 0.1
+# The good trials press against an end when the middle one of them lies within this share of the range.
+EDGE_SHARE = 0.2
 # How far a range moves past an edge, as a share of its width.
 EDGE_STEP = 0.25
 # No range gets narrower in one step than this share of its width.
@@ -113,9 +115,12 @@ def _narrow_number(parameter: Parameter, good: Good, margin: float) -> Parameter
     width = high - low
     least, most = min(places), max(places)
     pad = max(margin * (most - least) / 2, (LEAST_SHARE * width - (most - least)) / 2)
-    new_low, new_high = _within(least - pad, low, least), -_within(-(most + pad), -high, -most)
-    best_third = sorted(places[: max(1, math.ceil(len(places) / 3))])
-    middle = best_third[len(best_third) // 2]
+    chance = _by_chance(len(places), most - least, width)
+    if chance > CHANCE:
+        new_low, new_high = min(low, least), max(high, most)
+    else:
+        new_low, new_high = _within(least - pad, low, least), -_within(-(most + pad), -high, -most)
+    middle = sorted(places)[len(places) // 2]
     moved = []
     floor, ceiling = _limits(parameter)
     if middle <= low + EDGE_SHARE * width and floor < new_low:
@@ -128,10 +133,19 @@ def _narrow_number(parameter: Parameter, good: Good, margin: float) -> Parameter
     low_value, high_value = _ends(parameter, new_low, new_high, good)
     return with_reason(
         parameter,
-        _number_reason(parameter, good, moved, low_value, high_value),
+        _number_reason(parameter, good, moved, chance, low_value, high_value),
         low=low_value,
         high=high_value,
     )
+
+
+def _by_chance(count: int, spread: float, width: float) -> float:
+    """Return how often so many places, drawn evenly over a range, lie as close together or closer.
+
+    The range of a uniform sample: David and Nagaraja, Order Statistics (2003), section 2.3.
+    """
+    share = min(1.0, spread / width) if width > 0 else 1.0
+    return count * share ** (count - 1) - (count - 1) * share**count
 
 
 def _within(padded: float, edge: float, seen: float) -> float:
@@ -166,7 +180,9 @@ def _ends(parameter: Parameter, low: float, high: float, good: Good) -> tuple[fl
     return min(ends[0], best), max(ends[1], best)
 
 
-def _number_reason(parameter: Parameter, good: Good, moved: list[str], low: float, high: float) -> str:
+def _number_reason(
+    parameter: Parameter, good: Good, moved: list[str], chance: float, low: float, high: float
+) -> str:
     values = [trial.params[parameter.name] for trial in good.trials]
     evidence = (
         f"the {len(good.trials)} best of {good.total} lie in {show(min(values))} … {show(max(values))}, "
@@ -174,6 +190,8 @@ def _number_reason(parameter: Parameter, good: Good, moved: list[str], low: floa
     )
     if moved:
         return f"moved {' and '.join(moved)}: {evidence}"
+    if chance > CHANCE:
+        return f"kept: {evidence}, no closer together than chance would put them"
     share = (parameter.transformed(high) - parameter.transformed(low)) / (
         parameter.transformed(parameter.high) - parameter.transformed(parameter.low)
     )

@@ -9,21 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.config import (
-    CLASS_RULES,
-    COMBINE,
-    MEMBERS,
-    SAMPLERS,
-    SCALE_KEYS,
-    StageConfig,
-    SweepConfig,
-    has_path,
-    job_config,
-    leaf_paths,
-)
+from orchestrator.config import has_path, job_config, leaf_paths
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
+from orchestrator.schema import CLASS_RULES, COMBINE, MEMBERS, SAMPLERS, SCALE_KEYS, StageConfig, SweepConfig
 from orchestrator.space import Parameter
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -44,8 +44,10 @@ def hours(value: float | None, unit: str) -> str:
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
     """Return an empty table in the style of all of them."""
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in columns:
-        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for index, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        # What a row is about is never cut; the other columns fold on a narrow terminal.
+        result.add_column(column, justify=justify, overflow="fold", no_wrap=index == 0)
     return result
 
 

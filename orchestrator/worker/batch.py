@@ -18,8 +18,9 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import SlurmConfig, SweepConfig, load_frozen, task_cores, trials_at_once
+from orchestrator.config import load_frozen
 from orchestrator.planning.plan import Phase
+from orchestrator.schema import SlurmConfig, SweepConfig, task_cores, trials_at_once
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec, read_trials
 from orchestrator.sweep.facts import read_phase, read_plan
@@ -146,6 +147,10 @@ def _fork_server(
     extra = ["orchestrator.worker.ensemble"] if phase.kind == ENSEMBLE else []
     announce(str(directory.snapshot.resolve()), [*own, *extra, *modules(config)])
     context.set_forkserver_preload(["orchestrator.worker.preload"])
+    # The imports are the task's, not its first trial's, whose seconds would otherwise be most of them.
+    warm = context.Process(target=int)
+    warm.start()
+    warm.join()
     return context
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import SweepConfig
 from orchestrator.ensemble.build import build_ensemble
 from orchestrator.ensemble.members import Candidate
 from orchestrator.errors import UserError
+from orchestrator.schema import SweepConfig
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import read_phase, read_plan

@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.config import SweepConfig, job_config, load_frozen
+from orchestrator.config import job_config, load_frozen
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, Scale
+from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
 
 

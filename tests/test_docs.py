@@ -1,0 +1,48 @@
+"""README is true: its commands exist, its examples plan and run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from commands import assert_finished, orchestrate
+from orchestrator.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_command_is_in_the_readme_and_every_command_there_exists() -> None:
+    documented = set(re.findall(r"\| `orchestrate (\w+)", README))
+    assert documented == set(main.commands)
+
+
+def test_the_readmes_sweep_file_is_planned(tmp_path: Path) -> None:
+    built_in = next(text for text in blocks("yaml") if "jobs: classify" in text)
+    (tmp_path / "sweep.yaml").write_text(built_in)
+    assert "ensemble" in orchestrate("plan", "sweep.yaml", "slurm=gpu", cwd=tmp_path).stdout
+
+
+def test_the_readmes_own_training_function_runs(tmp_path: Path) -> None:
+    function = next(text for text in blocks("python") if "def train" in text)
+    (tmp_path / "my_train.py").write_text(function.replace("        ...  ", "        accuracy = config.lr  "))
+    own = next(text for text in blocks("yaml") if "my_train.train" in text)
+    (tmp_path / "sweep.yaml").write_text(own)
+    changes = ["stages.coarse.trials=8", "stages.fine.trials=4", "final.epochs=2", "slurm.trials_at_once=2"]
+    orchestrate("run", "sweep.yaml", *changes, cwd=tmp_path)
+    assert_finished(tmp_path / "sweeps" / "mine", trials=8 + 4 + 9)
+
+
+def test_the_paths_that_the_readme_names_are_there() -> None:
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    from orchestrator import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
