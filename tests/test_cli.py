@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import commands
 import pytest
-from commands import loaded_after, orchestrate, write_user_sweep
 
+import commands
+from commands import loaded_after, orchestrate, write_user_sweep
 from orchestrator.cli import main
 
 ROOT = Path(__file__).parent.parent

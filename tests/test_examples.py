@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from commands import orchestrate, outcome_counts
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from made_sweep import make_sweep
 from nbclient import NotebookClient
 
+from made_sweep import make_sweep
 from orchestrator.results.compact import compact
 
 ROOT = Path(__file__).parents[1]

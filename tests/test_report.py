@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_sweep import HOSTILE, make_sweep
 
 import orchestrator
+from made_sweep import HOSTILE, make_sweep
 from orchestrator import Results, UserError
 from orchestrator.report import figures
 from orchestrator.report.html import number, page, script_json, write_report

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from made_sweep import HOSTILE, METRIC, make_sweep
 
 import orchestrator
+from made_sweep import HOSTILE, METRIC, make_sweep
 from orchestrator import UserError
 from orchestrator.results.compact import Compacted, compact
 from orchestrator.results.schema import coerce, parameter_type

@@ -10,9 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import commands
 import pandas as pd
 import pytest
+
+import commands
 from commands import (
     PLANNED_TRIALS,
     SWEEP,
@@ -25,7 +26,6 @@ from commands import (
     wait_for,
     write_user_sweep,
 )
-
 from orchestrator.sweep.submissions import read_submissions
 
 SLOW = SWEEP.replace("pause: 0.0", "pause: 0.3")

@@ -9,9 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import commands
 import pandas as pd
 import pytest
+
+import commands
 from commands import SWEEP, assert_finished, orchestrate, outcome_counts, status, wait_for, write_user_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]

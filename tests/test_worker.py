@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import commands
 import pandas as pd
 import pytest
-from commands import orchestrate, write_user_sweep
 
+import commands
+from commands import orchestrate, write_user_sweep
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 from orchestrator.worker.batch import judge
 
