@@ -195,6 +195,19 @@ def test_an_owner_on_another_machine_is_dead_when_it_beats_no_more(
         assert 14 <= asked <= 16, "30 seconds of a clock that goes two seconds at a look"
 
 
+def test_a_process_that_does_not_wait_takes_over_from_one_long_silent_elsewhere(tmp_path: Path) -> None:
+    content = {"host": "elsewhere", "pid": 1, "started": 0.0, "command": "c", "beat": 0, "released": False}
+    file = tmp_path / "000001.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(Busy), lease.hold(tmp_path, "orchestrate advance"):
+        pass
+    long_ago = time.time() - lease.STALE_AFTER_SECONDS - 60
+    os.utime(file, (long_ago, long_ago))
+    with lease.hold(tmp_path, "orchestrate advance") as held:
+        assert held.number == 2
+    assert not list(tmp_path.glob(".probe*")), "nothing is left behind"
+
+
 def test_the_owner_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.005)
     with lease.hold(tmp_path, "mine") as held:

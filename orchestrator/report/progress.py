@@ -17,6 +17,10 @@ from orchestrator.report.terminal import duration, standing_view
 LOG_SECONDS = 10.0
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class Progress:
     """Shows standings and actions as they come; a context manager."""
 
@@ -55,8 +59,10 @@ class Progress:
         """Say what is being done."""
         match action:
             case Submit(phase, tasks):
-                trials = sum(len(task) for task in tasks)
-                self.note(f"{phase.name}: submitting {trials} trials in {len(tasks)} tasks")
+                trials = _count(sum(len(task) for task in tasks), "trial")
+                self.note(
+                    f"{phase.name}: submitting {trials} in {_count(len(tasks), 'task')}"
+                )
             case MarkLost(phase, submission, task, reason):
                 self.note(f"{phase.name}: task {task} of submission {submission.number} was lost ({reason})")
             case Reconcile(phase, submission):

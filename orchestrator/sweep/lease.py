@@ -2,9 +2,10 @@
 
 Each owner has a numbered file, `lease/000012.json`, created by an atomic link, so exactly one process gets a
 number. The highest number owns the sweep: that number is the fencing number, and an owner that stalled finds
-out before it writes (`confirm`). The owner changes its file's content every few seconds. Nobody compares
-clocks: a waiting process calls an owner dead when the content has not changed for a while by its own
-clock, or at once when the owner is a process of this machine that is gone.
+out before it writes (`confirm`). The owner changes its file's content every few seconds. No two machines'
+clocks are compared: a waiting process calls an owner dead when the content has not changed for a while by its
+own clock, or at once when the owner is a process of this machine that is gone. A process that does not wait,
+as from cron, compares the file's time with that of a file it has just written beside it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from orchestrator.sweep.files import create_exclusive, write_atomic
 
 HEARTBEAT_SECONDS = 3.0
 DEAD_AFTER_SECONDS = 30.0
+# Much longer, because on some file systems each machine stamps its files by its own clock.
+STALE_AFTER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ def _acquire(folder: Path, command: str, wait: Callable[[Owner], bool], poll_sec
         now = time.monotonic()
         if owner is not None and (owner.number, owner.beat) != seen:
             seen, seen_at = (owner.number, owner.beat), now
-        if owner is None or owner.released or _gone(owner) or now - seen_at > DEAD_AFTER_SECONDS:
+        unchanged = now - seen_at > DEAD_AFTER_SECONDS
+        if owner is None or owner.released or _gone(owner) or unchanged or _stale(folder, owner):
             content = _identity(command)
             if create_exclusive(_path(folder, number + 1), json.dumps(content)):
                 _clean(folder, number + 1)
@@ -157,6 +162,20 @@ def _gone(owner: Owner) -> bool:
         return True
     except psutil.Error:
         return False
+
+
+def _stale(folder: Path, owner: Owner) -> bool:
+    """Say whether an owner's file is much older than one written right now."""
+    probe = folder / f".probe.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        probe.touch()
+        age = probe.stat().st_mtime - _path(folder, owner.number).stat().st_mtime
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return age > STALE_AFTER_SECONDS
 
 
 def _path(folder: Path, number: int) -> Path:
