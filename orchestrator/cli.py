@@ -365,7 +365,8 @@ def _end(console: Any, sweep: Any, decision: Any) -> None:
         return
     click.echo(f"{decision.state}: {decision.message}", err=True)
     if decision.state == "paused":
-        click.echo(f"After a fix: orchestrate retry {_short(sweep.directory.path)}", err=True)
+        click.echo(f"After a fix of the code: orchestrate retry {_short(sweep.directory.path)}", err=True)
+        click.echo("After a change of the sweep file: run it under another name: name=...", err=True)
     sys.exit(_exit_status(decision.state))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,47 +79,58 @@ def test_plan_shows_the_ladder_and_freezes_it(tmp_path: Path) -> None:
     assert (tmp_path / "sweeps/digits/plan.json").read_text() == before
 
 
-def test_the_wheel_runs_from_another_directory(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel and install it, and nothing else, into a folder."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
-    wheel = next(tmp_path.glob("*.whl"))
-    site = tmp_path / "site"
+    wheel = next(folder.glob("*.whl"))
     install = [
         sys.executable,
         "-m",
         "pip",
         "install",
-        "--quiet",
         "--no-deps",
         "--target",
-        str(site),
+        str(folder / "site"),
         str(wheel),
     ]
     subprocess.run(install, check=True, capture_output=True)
-    folder = tmp_path / "elsewhere"
-    write_user_sweep(folder)
+    return folder / "site"
+
+
+def call_installed(site: Path, folder: Path, *arguments: str) -> str:
+    """Call the installed wheel's command from another folder."""
     environment = {**commands.environment(), "PYTHONPATH": str(site)}
-
-    def call(*arguments: str) -> str:
-        done = subprocess.run(
-            commands.command(*arguments), cwd=folder, capture_output=True, text=True, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    where = subprocess.run(
-        [sys.executable, "-c", "import orchestrator; print(orchestrator.__file__)"],
+    where = "import orchestrator, sys; print(orchestrator.__file__, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{where}\nfrom orchestrator.cli import main\nmain()", *arguments],
         cwd=folder, capture_output=True, text=True, env=environment,
     )  # fmt: skip
-    assert str(site) in where.stdout, "the installed wheel is what is tested"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(str(site)), "the installed wheel is what is tested"
+    return done.stdout
+
+
+def test_the_wheel_runs_from_another_directory(tmp_path: Path, site: Path) -> None:
+    write_user_sweep(tmp_path)
     assert (site / "orchestrator" / "py.typed").exists()
-    # The built-in catalogues came with it, and the user's own function runs.
-    (folder / "builtin.yaml").write_text(
+    # The built-in catalogues came with it.
+    (tmp_path / "builtin.yaml").write_text(
         "defaults: [sweep, {jobs: classify}, {datasets: glyphs}, {slurm: gpu}, _self_]\n"
         "name: builtin\nmetric: {name: val/accuracy}\n"
         "space: {optimizer.lr: 'tag(log, interval(1e-4, 1))'}\nstages: {one: {trials: 4}}\n"
     )
-    assert "builtin" in call("plan", "builtin.yaml")
-    call("run", "sweep.yaml")
-    commands.assert_finished(folder / "sweeps" / "mine")
-    assert os.path.exists(folder / "sweeps/mine/report.html")
+    assert "builtin" in call_installed(site, tmp_path, "plan", "builtin.yaml")
+    call_installed(site, tmp_path, "run", "sweep.yaml")
+    commands.assert_finished(tmp_path / "sweeps" / "mine")
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_the_wheel_runs_a_users_function_on_slurm(tmp_path: Path, site: Path) -> None:
+    write_user_sweep(tmp_path)
+    call_installed(site, tmp_path, "run", "sweep.yaml", "slurm=gpu", "slurm.cpus_per_task=1")
+    commands.assert_finished(tmp_path / "sweeps" / "mine")
+    assert all(file.header["slurm_job_id"] for file in commands.record_files(tmp_path / "sweeps" / "mine"))

@@ -194,13 +194,14 @@ ERROR = "Traceback\n  line 3\nValueError: no file /tmp/{}"
 
 
 def test_the_same_error_in_most_trials_pauses_and_stops_the_rest() -> None:
-    failures = {name: outcome(name, FAILED, ERROR.format(i)) for i, name in enumerate("abcd")}
-    known = coarse(submission(1, *FULL), outcomes=failures)
-    decision = decide(facts(known), states(1, GONE, GONE, UP), ANY)
+    failures = {name: outcome(name, FAILED, ERROR.format(i)) for i, name in enumerate("abcdef")}
+    known = coarse(submission(1, *FULL, ("g", "h")), outcomes=failures)
+    known = replace(known, trials=specs("abcdefgh"))
+    decision = decide(facts(known), states(1, GONE, GONE, GONE, UP), ANY)
     assert decision.state == PAUSED
-    assert decision.actions == (Stop(COARSE, ("1_2",)),)
+    assert decision.actions == (Stop(COARSE, ("1_3",)),)
     assert decision.message.startswith(
-        "4 of 4 trials of 'coarse' failed in the same way; here is one of them (a)"
+        "6 of 6 trials of 'coarse' failed in the same way; here is one of them (a)"
     )
     assert "ValueError: no file /tmp/0" in decision.message
     assert decision.message.count("Traceback") == 1, "once"
@@ -209,10 +210,10 @@ def test_the_same_error_in_most_trials_pauses_and_stops_the_rest() -> None:
 @pytest.mark.parametrize(
     "outcomes",
     [
-        ended("abc", FAILED, "ValueError"),  # too few to tell
-        {**ended("abcd", FAILED, "ValueError"), **ended("ef"), **ended(["g", "h"])},  # as many are well
+        ended("abcde", FAILED, "ValueError"),  # too few to tell
+        {**ended("abcdef", FAILED, "ValueError"), **ended("ghi")},  # a third are well
         {**ended("ab", FAILED, "ValueError"), **ended("cd", FAILED, "KeyError")},  # of different kinds
-        {**ended("abcd", FAILED, "ValueError"), **ended("efgh", FAILED, "KeyError")},
+        {**ended("abcdef", FAILED, "ValueError"), **ended("ghijkl", FAILED, "KeyError")},
         ended("abcdef", DIVERGED),  # a result
     ],
 )

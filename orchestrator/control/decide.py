@@ -16,8 +16,9 @@ from orchestrator.sweep.submissions import Submission
 
 RUNNING, DONE, PAUSED, CANCELLED, STUCK = "running", "done", "paused", "cancelled", "stuck"
 
-# The same error this often, and in more than half of the trials, is the set-up's, not the setting's.
-SAME_ERRORS = 4
+# The same error this often, and in so large a share of the trials, is the set-up's, not the setting's.
+# One bad choice of two must not reach it by an unlucky order.
+SAME_ERRORS, SAME_SHARE = 6, 0.75
 
 # The state of each task that is in question: (phase, submission, task).
 TaskKey = tuple[str, int, int]
@@ -197,10 +198,10 @@ def _cannot_freeze(facts: Facts, phase: Phase, limits: Limits) -> str:
 def _same_error(known: PhaseFacts) -> str:
     """Return the message that pauses a sweep, or nothing."""
     failures = [outcome for outcome in known.outcomes.values() if outcome.state == FAILED]
-    if not failures or len(failures) * 2 <= len(known.outcomes):
+    if not failures:
         return ""
     signature, count = Counter(_signature(outcome.error) for outcome in failures).most_common(1)[0]
-    if count < min(SAME_ERRORS, len(known.trials)) or count * 2 <= len(known.outcomes):
+    if count < min(SAME_ERRORS, len(known.trials)) or count < SAME_SHARE * len(known.outcomes):
         return ""
     example = next(outcome for outcome in failures if _signature(outcome.error) == signature)
     return (

@@ -60,9 +60,7 @@ class Progress:
         match action:
             case Submit(phase, tasks):
                 trials = _count(sum(len(task) for task in tasks), "trial")
-                self.note(
-                    f"{phase.name}: submitting {trials} in {_count(len(tasks), 'task')}"
-                )
+                self.note(f"{phase.name}: submitting {trials} in {_count(len(tasks), 'task')}")
             case MarkLost(phase, submission, task, reason):
                 self.note(f"{phase.name}: task {task} of submission {submission.number} was lost ({reason})")
             case Reconcile(phase, submission):
