@@ -7,14 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator import __version__
 from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
 
-OVERRIDES = "Trailing key=value words are Hydra overrides, such as stages.coarse.trials=128 or slurm=gpu."
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.control.decide import Decision
+    from orchestrator.control.drive import Sweep
+    from orchestrator.space import Parameter
 
 
 class _Commands(click.Group):
@@ -277,7 +282,7 @@ def retry(directory: Path) -> None:
     click.echo(f"{count} trials will run again: orchestrate run {_short(directory)}")
 
 
-def _console() -> Any:
+def _console() -> Console:
     from rich.console import Console
 
     return Console()
@@ -290,7 +295,7 @@ def _checked(overrides: Sequence[str]) -> list[str]:
     return list(overrides)
 
 
-def _open(target: Path, overrides: Sequence[str]) -> Any:
+def _open(target: Path, overrides: Sequence[str]) -> Sweep:
     """Open a sweep by its directory, or plan a sweep file where that was not done yet."""
     from orchestrator.control.drive import open_sweep
     from orchestrator.sweep.directory import SweepDirectory
@@ -313,7 +318,7 @@ def _open(target: Path, overrides: Sequence[str]) -> Any:
     raise UserError("there is no such sweep file or directory", file=target)
 
 
-def _refuse_cancelled(sweep: Any) -> None:
+def _refuse_cancelled(sweep: Sweep) -> None:
     if sweep.directory.cancelled.exists():
         raise UserError(
             "was cancelled",
@@ -322,7 +327,7 @@ def _refuse_cancelled(sweep: Any) -> None:
         )
 
 
-def _spaces(sweep: Any) -> dict[str, Any]:
+def _spaces(sweep: Sweep) -> dict[str, tuple[Parameter, ...]]:
     from orchestrator.space import from_json
     from orchestrator.sweep.files import read_json
 
@@ -334,7 +339,7 @@ def _spaces(sweep: Any) -> dict[str, Any]:
     return spaces
 
 
-def _watch(console: Any, sweep: Any) -> None:
+def _watch(console: Console, sweep: Sweep) -> None:
     import time
 
     from orchestrator.control.drive import observe
@@ -347,7 +352,7 @@ def _watch(console: Any, sweep: Any) -> None:
         progress.show(standing)
 
 
-def _end(console: Any, sweep: Any, decision: Any) -> None:
+def _end(console: Console, sweep: Sweep, decision: Decision) -> None:
     from orchestrator.report.terminal import show_end
     from orchestrator.sweep.files import read_json
 

@@ -120,29 +120,18 @@ def _short(path: Path) -> str:
 
 
 def _flat(text: str) -> dict[str, object]:
+    """Return a YAML text's leaves by their dotted paths."""
     from omegaconf import OmegaConf
 
-    from orchestrator.config import leaf_paths
-
-    container = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    assert isinstance(container, dict)
-    plain = {str(key): value for key, value in container.items()}
-    values: dict[str, object] = {}
-    for path in leaf_paths(plain):
-        values[path] = _lookup(plain, path)
-    return values
+    return dict(_leaves(OmegaConf.to_container(OmegaConf.create(text), resolve=False), ""))
 
 
-def _lookup(node: object, path: str) -> object:
-    """Follow a path whose keys may hold dots themselves, as those of `space` do."""
-    if not isinstance(node, dict):
-        return None
-    if path in node:
-        return node[path]
+def _leaves(node: object, path: str) -> Iterator[tuple[str, object]]:
+    if not isinstance(node, dict) or not node:
+        yield path, node
+        return
     for key, value in node.items():
-        if path.startswith(f"{key}.") and (found := _lookup(value, path[len(key) + 1 :])) is not None:
-            return found
-    return None
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def check_importable(config: SweepConfig, folder: Path, file: Path) -> None:

@@ -113,7 +113,7 @@ def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) ->
         return Decision(CANCELLED, _stop_everything(facts, tasks), "cancelled")
     for index, known in enumerate(facts.phases):
         if not known.frozen:
-            if message := _cannot_freeze(facts, known.phase, limits):
+            if message := _cannot_freeze(facts, known.phase):
                 return Decision(STUCK, _compact(facts), message)
             return Decision(RUNNING, (Freeze(known.phase),))
         if message := _same_error(known):
@@ -150,24 +150,28 @@ def _misses(known: PhaseFacts, trial: str, submission: Submission) -> bool:
     return trial not in known.outcomes and not known.forgiven(trial, submission.number)
 
 
+def _unclear(known: PhaseFacts) -> list[Submission]:
+    """Return the submissions of which nobody knows yet whether the cluster took them."""
+    return [s for s in known.submissions if s.receipt is None and not s.abandoned]
+
+
 def _steps(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> tuple[Action, ...]:
+    """Return what a frozen phase needs: unclear submissions settled, lost tasks noted, the rest submitted."""
     phase = known.phase
-    actions: list[Action] = [
-        Reconcile(phase, submission)
-        for submission in known.submissions
-        if submission.receipt is None and not submission.abandoned
-    ]
-    waiting = {trial for action in actions if isinstance(action, Reconcile)
-               for task in action.submission.intent.tasks for trial in task}  # fmt: skip
+    actions: list[Action] = []
+    # Trials that may be running, or whose task's end is not written down yet, are not submitted again.
+    waiting: set[str] = set()
+    for submission in _unclear(known):
+        actions.append(Reconcile(phase, submission))
+        waiting.update(trial for task in submission.intent.tasks for trial in task)
     busy = 0
     for submission, index in in_question(known):
         status = _status(tasks, (phase.name, submission.number, index))
+        waiting.update(submission.intent.tasks[index])
         if status.state in ALIVE:
             busy += 1
-            waiting |= set(submission.intent.tasks[index])
         else:
             actions.append(MarkLost(phase, submission, index, status.reason))
-            waiting |= set(submission.intent.tasks[index])
     given_up = known.given_up(limits.attempts)
     missing = [
         trial.trial_id
@@ -184,7 +188,8 @@ def _steps(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limit
     return tuple(actions)
 
 
-def _cannot_freeze(facts: Facts, phase: Phase, limits: Limits) -> str:
+def _cannot_freeze(facts: Facts, phase: Phase) -> str:
+    """Return why a phase can't begin, or nothing."""
     before = facts.plan.before(phase)
     if before is None or phase.kind != FINAL:
         return ""
@@ -233,10 +238,7 @@ def _stop(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple[Actio
 
 def _stop_everything(facts: Facts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple[Action, ...]:
     unclear = tuple(
-        Reconcile(known.phase, submission)
-        for known in facts.phases
-        for submission in known.submissions
-        if submission.receipt is None and not submission.abandoned
+        Reconcile(known.phase, submission) for known in facts.phases for submission in _unclear(known)
     )
     return unclear + tuple(action for known in facts.phases for action in _stop(known, tasks))
 
