@@ -214,3 +214,18 @@ def test_results_and_status_as_a_person_asks_for_them(tmp_path: Path) -> None:
     assert "the best at" in status_text, "the reason for each range is shown"
     code = "from orchestrator.cli import main\nmain(['status', 'sweeps/mine'], standalone_mode=False)"
     assert loaded_after(code, tmp_path) == set(), "status answers at once, with or without results"
+
+
+def test_a_task_that_outlives_submitits_controller_is_not_run_again(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, sweep=SLOW)
+    run = start_run(tmp_path)
+    sweep = tmp_path / "sweeps" / "mine"
+    wait_for(lambda: len(outcome_counts(sweep)) >= 2, what="some outcomes")
+    (receipt,) = sweep.glob("stages/coarse/submissions/*.receipt.json")
+    controller = json.loads(receipt.read_text())["jobs"][0].split("@")[0]
+    os.kill(int(controller), signal.SIGKILL)
+    _, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
+    assert_finished(sweep)
+    assert set(outcome_counts(sweep).values()) == {1}
+    assert len(list(sweep.glob("stages/coarse/submissions/*.intent.json"))) == 1

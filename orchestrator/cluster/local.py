@@ -62,16 +62,16 @@ class LocalCluster:
         return None
 
     def poll(self, jobs: Sequence[str]) -> Mapping[str, TaskStatus]:
-        """Return whether each task's process is alive."""
+        """Return whether any process of each task is alive."""
         return {
-            job: TaskStatus(ACTIVE) if _process(job) else TaskStatus(ENDED, "its process ended")
+            job: TaskStatus(ACTIVE) if _processes(job) else TaskStatus(ENDED, "its process ended")
             for job in jobs
         }
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """Ask each task's processes to end; submitit's controller hands the signal on."""
         for job in jobs:
-            if process := _process(job):
+            for process in _processes(job):
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGTERM)
 
@@ -93,17 +93,36 @@ def job_of(pid: int) -> str:
     return _job_id(psutil.Process(pid))
 
 
-def _process(job: str) -> psutil.Process | None:
-    """Return a job's process while it lives; a number that another process has by now is not it.
+def _processes(job: str) -> list[psutil.Process]:
+    """Return a job's living processes: submitit's controller, or what it left behind when it was killed.
 
     Raises:
         UserError: it was started on another machine, so nothing can be said of it here.
     """
     pid, created, host = job.split("@", 2)
     _on_this_machine(host)
+    controller = _alive(int(pid))
+    # A number that another process has by now is not it.
+    if controller is not None and abs(controller.create_time() - float(created)) < 0.1:
+        return [controller]
+    return [process for process in psutil.process_iter() if _belongs(process, pid, float(created))]
+
+
+def _alive(pid: int) -> psutil.Process | None:
     try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(created)) < 0.1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        process = psutil.Process(pid)
+        return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
+
+
+def _belongs(process: psutil.Process, controller: str, created: float) -> bool:
+    """Say whether a process was started by a controller; a task goes on when its controller is killed."""
+    try:
+        return (
+            process.status() != psutil.STATUS_ZOMBIE
+            and process.create_time() >= created
+            and process.environ().get("SUBMITIT_LOCAL_JOB_ID") == controller
+        )
+    except psutil.Error:
+        return False
