@@ -146,6 +146,8 @@ def parameters(resources: SlurmConfig, token: str) -> dict[str, Any]:
         "job_name": token,
         "comment": token,
         "time": resources.timeout_min,
+        # The warning before the limit: submitit's 90 seconds are longer than a short job.
+        "signal_delay_s": min(90, 15 * resources.timeout_min),
         "cpus_per_task": resources.cpus_per_task,
         "array_parallelism": resources.tasks_at_once,
         "partition": resources.partition,
