@@ -119,3 +119,29 @@ def test_a_task_imports_the_job_once_for_all_its_trials(tmp_path: Path) -> None:
     assert len(imports) == 3, imports
     runs = list((tmp_path / "sweeps/mine/stages").glob("*/checkpoints/*/runs.log"))
     assert len({path.read_text() for path in runs}) == len(runs) == 18, "each trial has its own process"
+
+
+def test_a_trial_that_the_cluster_ends_is_taken_up_again(tmp_path: Path) -> None:
+    # SLURM signals every process of a job step, the trials' own among them, and not their task alone.
+    train = """
+import os, signal
+
+def train(config, trial):
+    once = trial.checkpoint_dir / "once"
+    if not once.exists():
+        once.touch()
+        os.kill(os.getpid(), getattr(signal, config.signal))
+    return {"score": 0.5}
+"""
+    sweep = """
+name: ended
+metric: {name: score}
+space: {signal: "choice(SIGTERM, SIGUSR2, SIGINT)"}
+stages: {only: {trials: 3, sampler: grid}}
+final: {top: 0}
+jobs: {_target_: my_train.train, config: {signal: SIGTERM}}
+"""
+    write_user_sweep(tmp_path, train=train, sweep=sweep)
+    done = orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    assert "was lost" in done.stdout
+    commands.assert_finished(tmp_path / "sweeps" / "ended", trials=3)

@@ -31,8 +31,14 @@ from orchestrator.worker.job import enter, modules
 from orchestrator.worker.preload import announce
 from orchestrator.worker.task import Task
 
+# How a cluster, a terminal or an administrator asks processes to end, a job step's all at once: a trial that
+# ends so has not failed, whether or not its task outlives it.
+ENDED_FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGUSR1, -signal.SIGUSR2}
 # A child that was asked to end gets so long before it is made to.
 GRACE_SECONDS = 5.0
+
+
+INTERRUPTED = "interrupted"
 
 
 @dataclass
@@ -217,6 +223,12 @@ def _finish(child: Child, metric: str, writer: RecordWriter) -> str:
         child.process.kill()
         child.process.join()
     child.connection.close()
+    if not child.last and child.process.exitcode in ENDED_FROM_OUTSIDE:
+        # Without an outcome it is the cluster's loss, and is taken up again from its last checkpoint.
+        print(
+            f"{child.spec.trial_id}: ended from outside by signal {-child.process.exitcode}", file=sys.stderr
+        )
+        return INTERRUPTED
     state, metrics, error = judge(child.last, child.process.exitcode, metric)
     writer.write(
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -29,6 +30,8 @@ class Work:
 def run_trial(work: Work, connection: Connection) -> None:
     """Run one trial and send its lines, the last of them `return`, `stopped` or `raise`."""
     faulthandler.enable()
+    # A Ctrl-C that reaches this process is somebody's wish to end it, not an exception of the user's code.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     lock = threading.Lock()
 
     def send(line: dict[str, Any]) -> None:
