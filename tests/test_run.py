@@ -229,3 +229,15 @@ def test_a_task_that_outlives_submitits_controller_is_not_run_again(tmp_path: Pa
     assert_finished(sweep)
     assert set(outcome_counts(sweep).values()) == {1}
     assert len(list(sweep.glob("stages/coarse/submissions/*.intent.json"))) == 1
+
+
+def test_the_results_follow_a_retry_of_the_last_phase(tmp_path: Path) -> None:
+    only = SWEEP.replace("  fine: {trials: 6, data: 1.0, epochs: 2}\n", "").replace("top: 2", "top: 0")
+    write_user_sweep(tmp_path, train=TRAIN.replace('return {"score"', 'return {"scroe"'), sweep=only)
+    orchestrate("run", "sweep.yaml", "stages.coarse.trials=4", cwd=tmp_path, status=1)
+    sweep = tmp_path / "sweeps" / "mine"
+    assert set(pd.read_parquet(sweep / "results" / "trials")["state"]) == {"failed"}
+    (tmp_path / "my_train.py").write_text(TRAIN)
+    orchestrate("retry", "sweeps/mine", cwd=tmp_path)
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert_finished(sweep, trials=4)

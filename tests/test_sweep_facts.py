@@ -105,7 +105,7 @@ def test_what_is_no_sweep(tmp_path: Path, directory: SweepDirectory) -> None:
 
 def test_marks(frozen: SweepDirectory) -> None:
     write_json(checked_path(frozen), {})
-    write_json(compacted_path(frozen), {"outcomes": 7})
+    write_json(compacted_path(frozen), {"rows": 7})
     write_json(frozen.cancelled, {})
     facts = read_facts(frozen, PLAN)
     assert (facts.cancelled, facts.checked, facts.compacted) == (True, True, 7)

@@ -79,8 +79,8 @@ def perform(action: Action, scene: Scene) -> None:
             _mark_lost(scene, phase, submission, task, reason)
         case Stop(_, jobs):
             scene.cluster.cancel(jobs)
-        case Compact(outcomes):
-            _compact(scene, outcomes)
+        case Compact(rows):
+            _compact(scene, rows)
 
 
 def _check_job(scene: Scene) -> None:
@@ -207,9 +207,9 @@ def _mark_lost(scene: Scene, phase: Phase, submission: Submission, task: int, re
     write_loss(folder, submission.number, task, Loss(reason=reason, blamed=tuple(blamed)))
 
 
-def _compact(scene: Scene, outcomes: int) -> None:
+def _compact(scene: Scene, rows: int) -> None:
     refresh_results(scene.directory, scene.plan, scene.config)
-    write_json(compacted_path(scene.directory), {"outcomes": outcomes})
+    write_json(compacted_path(scene.directory), {"rows": rows})
 
 
 def refresh_results(directory: SweepDirectory, plan: Plan, config: SweepConfig) -> None:

@@ -74,8 +74,8 @@ class Stop:
 class Compact:
     """Bring the Parquet results and the report up to date."""
 
-    # how many outcomes there are to be found in them
-    outcomes: int
+    # how many rows there are to be found in them: outcomes, and trials that were given up
+    rows: int
 
 
 Action = CheckJob | Freeze | Submit | Reconcile | MarkLost | Stop | Compact
@@ -114,16 +114,16 @@ def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) ->
     for index, known in enumerate(facts.phases):
         if not known.frozen:
             if message := _cannot_freeze(facts, known.phase):
-                return Decision(STUCK, _compact(facts), message)
+                return Decision(STUCK, _compact(facts, limits), message)
             return Decision(RUNNING, (Freeze(known.phase),))
         if message := _same_error(known):
-            return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts)), message)
+            return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts, limits)), message)
         if not settled(known, limits.attempts):
             steps = _steps(known, tasks, limits)
             if steps and not facts.checked:
                 return Decision(RUNNING, (CheckJob(),))
-            return Decision(RUNNING, steps or _compact(facts, through=index))
-    return Decision(DONE, _compact(facts))
+            return Decision(RUNNING, steps or _compact(facts, limits, through=index))
+    return Decision(DONE, _compact(facts, limits))
 
 
 def in_question(known: PhaseFacts) -> list[tuple[Submission, int]]:
@@ -243,7 +243,7 @@ def _stop_everything(facts: Facts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple
     return unclear + tuple(action for known in facts.phases for action in _stop(known, tasks))
 
 
-def _compact(facts: Facts, through: int | None = None) -> tuple[Action, ...]:
-    """Bring the results up to date when outcomes of the first `through` phases (None: all) are missing."""
-    outcomes = sum(len(known.outcomes) for known in facts.phases[:through])
-    return (Compact(outcomes),) if outcomes > facts.compacted else ()
+def _compact(facts: Facts, limits: Limits, through: int | None = None) -> tuple[Action, ...]:
+    """Bring the results up to date when rows of the first `through` phases (None: all) are missing."""
+    rows = sum(len(known.outcomes) + len(known.given_up(limits.attempts)) for known in facts.phases[:through])
+    return (Compact(rows),) if rows > facts.compacted else ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.control.drive import Sweep
 from orchestrator.sweep import lease
-from orchestrator.sweep.facts import Retry, checked_path, read_facts, retries_path
+from orchestrator.sweep.facts import Retry, checked_path, compacted_path, read_facts, retries_path
 from orchestrator.sweep.files import create_exclusive
 from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.snapshot import take_snapshot
@@ -36,6 +36,8 @@ def retry(sweep: Sweep) -> int:
         checked_path(directory).unlink(missing_ok=True)
         if wishes:
             _write(retries_path(directory), wishes)
+        # As many outcomes as before may mean other ones, so the results are due again.
+        compacted_path(directory).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             directory.cancelled.unlink()
     return sum(len(wish.trials) for wish in wishes)

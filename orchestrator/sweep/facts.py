@@ -70,7 +70,7 @@ class Facts:
     cancelled: bool = False
     # the job was imported once, so tasks can run
     checked: bool = False
-    # outcomes in the Parquet results as last compacted
+    # rows of the Parquet results as last compacted
     compacted: int = 0
 
     def phase(self, name: str) -> PhaseFacts:
@@ -110,7 +110,7 @@ def checked_path(directory: SweepDirectory) -> Path:
 
 
 def compacted_path(directory: SweepDirectory) -> Path:
-    """Return the file that says how many outcomes the results hold."""
+    """Return the file that says how many rows the results hold."""
     return directory.results / "compacted.json"
 
 
@@ -130,7 +130,7 @@ def read_retries(directory: SweepDirectory) -> tuple[Retry, ...]:
 
 def _compacted(directory: SweepDirectory) -> int:
     path = compacted_path(directory)
-    return int(read_json(path)["outcomes"]) if path.exists() else 0
+    return int(read_json(path)["rows"]) if path.exists() else 0
 
 
 def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
