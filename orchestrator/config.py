@@ -33,23 +33,24 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         UserError: the file or an override is wrong.
     """
     node = _read_yaml(file)
+    overrides = _without_auto(node, overrides, file)
     check_shape({key: value for key, value in node.items() if key != "defaults"}, SweepConfig, file)
-    space_overrides, hydra_overrides = _split_overrides(overrides)
+    own_overrides, hydra_overrides = _split_overrides(overrides)
     hydra_overrides = _checked_overrides(hydra_overrides, node)
     node["defaults"] = _defaults(node.get("defaults"), file)
     node["hydra"] = {"searchpath": [f"file://{catalogues()}"]}
     composed = _compose(node, file.resolve().parent, hydra_overrides, file)
     OmegaConf.set_struct(composed, False)
-    for key, value in space_overrides.items():
+    for (section, key), value in own_overrides.items():
+        entries = composed[section]
         if value is not None:
-            composed.space[key] = value
-        elif key in composed.space:
-            del composed.space[key]
+            entries[key] = value
+        elif key in entries:
+            del entries[key]
         else:
-            names = [str(name) for name in composed.space]
             raise UserError(
-                "there is no such range to leave out", file=COMMAND_LINE, key=f"space.{key}",
-                hint=nearest(key, names),
+                f"there is no such {_DOTTED[section]} to leave out", file=COMMAND_LINE,
+                key=f"{section}.{key}", hint=nearest(key, [str(name) for name in entries]),
             )  # fmt: skip
     return _typed(composed, file)
 
@@ -84,18 +85,52 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def _split_overrides(overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
-    """Part overrides of the space, whose keys hold dots and whose values are sweeps, from Hydra's own."""
-    space: dict[str, str | None] = {}
+def _without_auto(node: dict[str, Any], overrides: Sequence[str], file: Path) -> list[str]:
+    """Read `stages: auto`, of the file or an override, as no stages at all: the budget then gives them."""
+    words = {text: text.partition("=")[2].strip("'\" ") for text in overrides if text.startswith("stages=")}
+    words = {text: word for text, word in words.items() if word.isidentifier() and word != "null"}
+    where: Path | str = COMMAND_LINE if words else file
+    stages = [*words.values(), node.get("stages")][0]
+    rest = [text for text in overrides if text not in words]
+    if not isinstance(stages, str) or "${" in stages:
+        return rest
+    if stages != "auto":
+        hint = nearest(stages, ["auto"]) if stages.isidentifier() else ""
+        problem = f"{stages!r} is neither a mapping of stages nor auto"
+        raise UserError(problem, file=where, key="stages", hint=hint)
+    changed = [text for text in rest if text.lstrip("+~").startswith("stages.")]
+    if changed:
+        raise UserError(
+            "the stages are worked out from the budget, so none of them can be changed", file=COMMAND_LINE,
+            key=changed[0].lstrip("+~").partition("=")[0],
+            hint="Change the budget, or write the stages out in the file",
+        )  # fmt: skip
+    given = [text for text in rest if text.startswith("budget=") and text not in ("budget=", "budget=null")]
+    if not given and ("budget=null" in rest or node.get("budget") is None):
+        raise UserError(
+            "auto needs a budget to work the stages out from", file=where, key="stages",
+            hint="Give one: budget: 20 trainings, or 40 gpu-hours",
+        )  # fmt: skip
+    node.pop("stages", None)
+    return rest
+
+
+# Sections whose keys hold dots, and whose values are a grammar of their own; what an entry of each is.
+_DOTTED = {"space": "range", "when": "condition", "tied": "tie"}
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[dict[tuple[str, str], str | None], list[str]]:
+    """Part overrides of the sections that hold ranges or expressions from Hydra's own."""
+    own: dict[tuple[str, str], str | None] = {}
     others: list[str] = []
     for text in overrides:
         key, separator, value = text.partition("=")
-        bare = key.lstrip("+~")
-        if bare.startswith("space."):
-            space[bare.removeprefix("space.")] = value if separator and not key.startswith("~") else None
+        section, dot, name = key.lstrip("+~").partition(".")
+        if section in _DOTTED and dot:
+            own[section, name] = value if separator and not key.startswith("~") else None
         else:
             others.append(text)
-    return space, others
+    return own, others
 
 
 def _checked_overrides(overrides: Sequence[str], node: dict[str, Any]) -> list[str]:
@@ -215,14 +250,16 @@ def _typed(node: Any, file: Path) -> SweepConfig:
 
 
 def _to_object(node: DictConfig) -> SweepConfig:
-    """Convert to dataclasses, with the job's config and the dataset kept as plain, unresolved containers."""
+    """Convert to dataclasses; the job's config, its groups and the dataset stay plain and unresolved."""
     job_config = OmegaConf.to_container(node.jobs.config, resolve=False)
     dataset = OmegaConf.to_container(node.datasets, resolve=False)
+    groups = OmegaConf.to_container(node.jobs.groups, resolve=False)
     rest = copy.deepcopy(node)
-    rest.datasets, rest.jobs.config = {}, {}
+    rest.datasets, rest.jobs.config, rest.jobs.groups = {}, {}, {}
     config = OmegaConf.to_object(rest)
     assert isinstance(config, SweepConfig)
     config.jobs.config = dict(job_config)  # type: ignore[arg-type]
+    config.jobs.groups = dict(groups)  # type: ignore[arg-type]
     config.datasets = dict(dataset)  # type: ignore[arg-type]
     return config
 

@@ -145,11 +145,13 @@ def test_interpolations_elsewhere_are_resolved_when_planned(
 ) -> None:
     monkeypatch.setenv("SWEEP_PARTITION", "a100")
     text = (
-        INLINE + "slurm: {partition: '${oc.env:SWEEP_PARTITION}', account: '${name}'}\nseed: ${final.top}\n"
+        INLINE
+        + "slurm: {partition: '${oc.env:SWEEP_PARTITION}', account: '${name}'}\n"
+        + "seed: ${final.checkpoints}\n"
     )
     config = load(tmp_path, text)
     monkeypatch.delenv("SWEEP_PARTITION")
-    assert (config.slurm.partition, config.slurm.account, config.seed) == ("a100", "tiny", 3)
+    assert (config.slurm.partition, config.slurm.account, config.seed) == ("a100", "tiny", 5)
     (tmp_path / "frozen.yaml").write_text(freeze(config))
     assert load_frozen(tmp_path / "frozen.yaml") == config
 

@@ -15,10 +15,11 @@ import pytest
 import orchestrator
 from made_sweep import HOSTILE, METRIC, make_sweep
 from orchestrator import UserError
+from orchestrator.results.analysis import planned_trials, standing
 from orchestrator.results.compact import Compacted, compact
 from orchestrator.results.schema import coerce, parameter_type
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, write_trials
-from orchestrator.sweep.files import write_json
+from orchestrator.sweep.files import read_json, write_json
 from orchestrator.sweep.records import encode
 
 SPACE: dict[str, Any] = {
@@ -288,6 +289,34 @@ def test_best_is_of_the_last_stage_and_in_the_metrics_direction(tmp_path: Path) 
     lowest = small(tmp_path / "min", {"1-0-1.jsonl": lines}, mode="min")
     compact(lowest)
     assert orchestrator.load_results(lowest).best()["trial_id"].tolist() == ["b"]
+
+
+def test_what_was_stopped_early_comes_after_all_that_ran_to_the_end(tmp_path: Path) -> None:
+    lines = [task(), start("a"), outcome("a", "pruned", acc=0.9), start("b"), outcome("b", acc=0.4)]
+    sweep = small(tmp_path, {"1-0-1.jsonl": lines})
+    compact(sweep)
+    assert orchestrator.load_results(sweep).best(2)["trial_id"].tolist() == ["b", "a"]
+
+
+def test_trials_of_later_waves_have_their_rows_and_are_planned(tmp_path: Path) -> None:
+    lines = [task(), *(line for t in "abc" for line in (start(t), outcome(t, acc=0.5)))]
+    sweep = small(tmp_path, {"1-0-1.jsonl": lines})
+    plan = read_json(sweep / "plan.json")
+    plan["phases"][0] |= {"trials": 3, "waves": 2, "repeats": 2}
+    write_json(sweep / "plan.json", plan)
+    compact(sweep)
+    results = orchestrator.load_results(sweep)
+    assert list(results.trials["trial_id"]) == ["a", "b"], "c is no trial of the first wave"
+    assert planned_trials(results) == {"coarse": 5}
+    folder = SweepDirectory(sweep).phase("stage", "coarse")
+    params = {"lr": 0.1, "width": 16}
+    write_trials(folder.wave(1), [TrialSpec(trial_id="c", setting_id="sc", params=params, seed=0)])
+    write_trials(folder.wave(2), [])
+    compact(sweep)
+    results = orchestrator.load_results(sweep)
+    assert list(results.trials["trial_id"]) == ["a", "b", "c"]
+    assert planned_trials(results) == {"coarse": 3}, "nothing was worth repeating"
+    assert standing(results) == "finished"
 
 
 @pytest.mark.parametrize(

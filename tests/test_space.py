@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from orchestrator.space import (
     INT,
     Parameter,
     Value,
+    active,
     advice,
     from_json,
     parse_parameter,
@@ -65,6 +67,25 @@ def test_grammar_of_numbers(declared: str, kind: str, low: float, high: float, l
         ("choice(true, false)", (True, False)),
         ("choice(1, 1.0, true, '1')", (1, 1.0, True, "1")),
         ("choice(1, 2, 1)", (1, 2)),
+        ("choice(64, 16, 32.5)", (16, 32.5, 64)),
+        ("tag(ordered, choice(64, 16, 32))", (64, 16, 32)),
+        ("tag(unordered, choice(64, 16, 32))", (64, 16, 32)),
+        ("sort(choice(64, 16, 32), reverse=true)", (16, 32, 64)),
+        ("sort(choice(b, a))", ("a", "b")),
+        ("shuffle(choice(64, 16, 32))", (16, 32, 64)),
+        ("shuffle(range(1, 4))", (1, 2, 3)),
+        ("sort(range(1, 7, 2), reverse=true)", (1, 3, 5)),
+        ("range(3)", (0, 1, 2)),
+        ("range(5, 1, -2)", (3, 5)),
+        ("range(0.1, 0.5, 0.1)", (0.1, 0.2, 0.3, 0.4)),
+        ("float(range(1, 3))", (1.0, 2.0)),
+        ("str(choice(1, true, x))", ("1", "true", "x")),
+        ("bool(choice('true', 0))", (True, False)),
+        ("float(choice(1, '2'))", (1.0, 2.0)),
+        ("str(3)", ("3",)),
+        ("null, 1", (None, 1)),
+        ("choice([32, 32], [64], {a: 'b c'})", ("[32, 32]", "[64]", '{"a": "b c"}')),
+        ("choice(inf, 1)", (1, math.inf)),
         ("16, 32, 64", (16, 32, 64)),
         ("range(1, 5)", (1, 2, 3, 4)),
         ("range(0, 10, 5)", (0, 5)),
@@ -86,11 +107,99 @@ def test_grammar_of_choices(declared: Any, values: tuple[Any, ...]) -> None:
     assert [(type(value), value) for value in parameter.values] == [(type(value), value) for value in values]
 
 
-@pytest.mark.parametrize("declared", [None, "", [], [[1]], {"a": 1}, "interval(2, 1)", "interval(1, 1)"])
+@pytest.mark.parametrize("declared", [None, "", [], {"a": 1}, "interval(2, 1)"])
 def test_what_is_no_range(declared: Any) -> None:
     with pytest.raises(UserError) as caught:
         parse(declared)
     assert (caught.value.file, caught.value.key) == ("sweep.yaml", "space.p")
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"width": 3}, "is a mapping, not a range. Write interval(low, high), or p.width: ..."),
+        ("range(5, 1)", "range(5, 1) is reversed. Write range(1, 5)"),
+        ("range(5, 1, 2)", "range(5, 1, 2) is reversed. Write range(1, 5, 2)"),
+        ("range(1, 5, -1)", "range(1, 5, -1) is reversed. Write range(5, 1)"),
+        ("range(3, 3)", "range(3, 3) is empty. Write 3 to hold it fixed"),
+        ("range(1, 5, 0)", "range(1, 5, 0) never moves on"),
+        ("int(range(0, 1, 0.25))", "range(0, 1, 0) never moves on"),
+        ("range(0, inf)", "range(0, inf) is not finite"),
+        (
+            "range(0, 1e9)",
+            "range(0, 1000000000.0) are 1,000,000,000 choices. Write interval(0, 1000000000.0)",
+        ),
+        ("range(0, 1000000)", "range(0, 1000000) are 1,000,000 choices. Write int(interval(0, 999999))"),
+        ("choice(1, nan)", "nan is not a value to choose"),
+        ("interval(0, inf)", "interval(0.0, inf) is not finite"),
+        ("glob(*)", "a pattern names no choices. Write them out: choice(a, b)"),
+        ("tag(lgo, interval(1, 2))", "the tag 'lgo' means nothing for an interval. Did you mean 'log'?"),
+        ("tag(log, choice(1, 2))", "the tag 'log' means nothing for choices. Valid: ordered, unordered"),
+        ("tag(ordered, interval(1, 2))", "the tag 'ordered' means nothing for an interval. Valid: log"),
+        ("tag(ordered, unordered, choice(1, 2))", "is tagged both ordered and unordered"),
+        ("int(tag(unordered, choice(1, 2)))", "a cast takes the tag away. Put the cast inside"),
+        ("choice()", "'choice()' is not in Hydra's sweep grammar ("),
+        ("extend(choice(1, 2), 3)", "Unknown function 'extend')"),
+        ("str(interval(1, 2))", "is not in Hydra's sweep grammar ("),
+        ("int(choice(a))", "is not in Hydra's sweep grammar ("),
+    ],
+)
+def test_why_it_is_no_range(declared: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(declared)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("sweep.yaml: space.p: ")
+
+
+@given(
+    st.one_of(
+        st.text(max_size=30),
+        st.tuples(
+            st.sampled_from(["choice", "range", "interval", "int", "tag", "sort", "glob"]),
+            st.lists(st.sampled_from(["1", "2.5", "a", "[1]", "'x'", "nan", "-3", "log", "range(1,2)"])),
+        ).map(lambda call: f"{call[0]}({', '.join(call[1])})"),
+    )
+)
+def test_any_text_is_a_parameter_or_a_readable_error(text: str) -> None:
+    try:
+        parameter = parse(text)
+    except UserError as error:
+        assert error.key == "space.p"
+        return
+    assert parameter.values or parameter.low <= parameter.high
+
+
+@pytest.mark.parametrize(
+    ("declared", "ordered"),
+    [
+        ("choice(32, 16)", True),
+        ("range(1, 5)", True),
+        ([1, 2.5], True),
+        ("choice(a, b)", False),
+        ("choice(true, false)", False),
+        ("choice(1, a)", False),
+        ("tag(ordered, choice(small, medium, large))", True),
+        ("tag(unordered, choice(1, 2, 3))", False),
+        ("tag(ordered, range(1, 4))", True),
+        ("interval(1, 2)", False),
+    ],
+)
+def test_which_choices_are_ordered(declared: Any, ordered: bool) -> None:
+    assert parse(declared).ordered is ordered
+
+
+@pytest.mark.parametrize(
+    "declared",
+    ["interval(1, 1)", "int(interval(0.2, 0.8))", "tag(log, interval(2, 2))", "7", "choice(a)", 0.5],
+)
+@given(unit=st.floats(0, 1))
+def test_constants_are_held(declared: Any, unit: float) -> None:
+    parameter = parse(declared)
+    assert parameter.constant
+    assert parameter.contains(parameter.from_unit(unit))
+    (warning,) = advice([parameter])
+    assert warning.startswith("p: has one value and is held fixed at ")
+    assert not parse("interval(0, 1)").constant
 
 
 @pytest.mark.parametrize(
@@ -114,7 +223,7 @@ def test_natural_limits(
     assert parse(declared, declared_limits).limits == limits
 
 
-@pytest.mark.parametrize("limits", [3, [1], [1, 2, 3], ["a", None], {"low": 1}])
+@pytest.mark.parametrize("limits", [3, [1], [1, 2, 3], ["a", None], {"low": 1}, [True, 1], [math.nan, 1]])
 def test_limits_are_two_numbers(limits: Any) -> None:
     with pytest.raises(UserError, match=r"jobs\.limits\.p: limits are two numbers"):
         parse("interval(0, 1)", limits)
@@ -123,6 +232,10 @@ def test_limits_are_two_numbers(limits: Any) -> None:
 def test_a_range_stays_within_its_limits() -> None:
     with pytest.raises(UserError, match=r"0 … 1 reaches past its hard limits 0 … 0\.95"):
         parse("interval(0, 1)", [0, 0.95])
+    with pytest.raises(UserError, match="1 … 8 reaches past its hard limits 2 … inf"):
+        parse("choice(8, 1)", [2, None])
+    with pytest.raises(UserError, match=r"jobs.limits.p: \[1, 0\] is reversed. Write \[0, 1\]"):
+        parse("interval(0, 1)", [1, 0])
 
 
 @st.composite
@@ -217,7 +330,7 @@ choices = st.lists(
 @given(st.lists(numbers(), min_size=1, max_size=3), choices)
 def test_json_round_trip(numeric: list[Parameter], values: list[Any]) -> None:
     space = tuple(with_reason(p, f"because {i}", name=f"a.{i}") for i, p in enumerate(numeric))
-    space += (parse(values),)
+    space += (parse(values), replace(parse(["a"]), name="q", ordered=True, when="p == 'a'"))
     content = json.loads(json.dumps(to_json(space, "coarse")))
     assert content["stage"] == "coarse"
     back = from_json(content)
@@ -234,9 +347,74 @@ def test_space_json_is_what_a_reader_expects() -> None:
                 "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "limits": (0, 1),
                 "reason": "as declared",
             },
-            "w": {"kind": "choice", "values": (1, 2), "reason": "as declared"},
+            "w": {"kind": "choice", "values": (1, 2), "ordered": True, "reason": "as declared"},
         },
     }  # fmt: skip
+
+
+def test_space_json_of_an_older_version_still_reads() -> None:
+    old = {
+        "stage": "coarse",
+        "parameters": {
+            "lr": {
+                "kind": "float", "low": 1e-4, "high": 1.0, "log": True, "limits": [0.0, None],
+                "reason": "as declared",
+            },
+            "width": {"kind": "choice", "values": [16, 32], "reason": "16 and 32 are ahead"},
+        },
+    }  # fmt: skip
+    lr, width = from_json(old)
+    assert (lr.limits, lr.when, lr.ordered) == ((0.0, None), "", False)
+    assert (width.values, width.when, width.ordered) == ((16, 32), "", False)
+
+
+def chained(*conditions: str) -> tuple[Parameter, ...]:
+    """Parameters a, b, c, ... in [0, 1] with these conditions."""
+    return tuple(
+        Parameter(name=name, kind=FLOAT, low=0, high=1, when=when)
+        for name, when in zip("abcdef", conditions, strict=False)
+    )
+
+
+def test_active_follows_conditions_as_far_as_they_go() -> None:
+    space = chained("", "a > 0.5", "b > 0.5", "a > 0.5 or c > 0.5", "not c > 0.5")
+    everything: dict[str, Value] = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 0.1, "kept": "x"}
+    assert set(active(space, everything)) == {"a", "b", "c", "d", "kept"}
+    # b is gone with a, c with b; what asks about c is then gone too, whatever it asks.
+    assert set(active(space, {**everything, "a": 0.0})) == {"a", "kept"}
+    assert set(active(space, {**everything, "b": 0.0})) == {"a", "b", "d", "kept"}
+    assert active(chained("", ""), everything) == everything
+
+
+def test_active_never_fails() -> None:
+    assert active(chained("", "1 / a > 1"), {"a": 0.0, "b": 0.5}) == {"a": 0.0}
+    assert active(chained("b > 0", "a > 0", "c > 0"), {"a": 0.5, "b": 0.5, "c": 0.5}) == {}
+    assert active(chained("", "missing > 1", "a +"), {"a": 0.5, "b": 0.5, "c": 1.0}) == {"a": 0.5}
+    assert active(chained("", "a > 0"), {"b": 0.5}) == {}
+
+
+CONDITIONS = st.sampled_from(
+    [
+        "",
+        "a > 0.5",
+        "b <= 0.2",
+        "not c > 0.3",
+        "a > b",
+        "d > 0.1 and e > 0.1",
+        "f > 0 or a > 0.5",
+        "1 / b > 2",
+    ]
+)
+
+
+@given(st.lists(CONDITIONS, min_size=6, max_size=6), st.lists(st.floats(0, 1), min_size=6, max_size=6))
+def test_active_is_idempotent(conditions: list[str], values: list[float]) -> None:
+    space = chained(*conditions)
+    setting: dict[str, Value] = dict(zip("abcdef", values, strict=True))
+    there = active(space, setting)
+    assert there.items() <= setting.items()
+    assert active(space, there) == there
+    assert {p.name for p in space if not p.when} <= set(there)
 
 
 SETTING: dict[str, Value] = {
@@ -281,6 +459,13 @@ def test_describe_and_show() -> None:
     assert parse("tag(log, interval(1e-4, 1))").describe() == "0.0001 … 1 (log)"
     assert parse("int(interval(1, 9))").describe() == "1 … 9"
     assert parse(["relu", 0.123456, None]).describe() == "{relu, 0.123, None}"
+    assert parse("choice(2, 1)").describe() == "{1, 2}"
+    assert parse("tag(unordered, choice(2, 1))").describe() == "{2, 1} (no order)"
+    assert parse("tag(ordered, choice(low, high))").describe() == "low < high"
+    assert parse("interval(0.3, 0.3)").describe() == "0.3"
+    conditional = replace(parse("interval(0, 1)"), when="depth > 1")
+    assert conditional.describe() == "0 … 1, only when depth > 1"
+    assert conditional.span() == "0 … 1"
     assert show(True) == "True"
 
 

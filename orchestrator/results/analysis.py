@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from orchestrator.results.load import Results
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, SweepDirectory
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, SweepDirectory, read_waves
 from orchestrator.sweep.records import FAILED
 
 
@@ -69,16 +72,27 @@ def standing(results: Results) -> str:
     planned, done = planned_trials(results), results.trials["stage"].value_counts()
     if SweepDirectory(results.path).cancelled.exists():
         return "cancelled"
-    for stage in results.stages:
-        if done[stage] < planned[stage]:
+    for place, stage in enumerate(results.stages):
+        # A stage that has closed may have trials left that nobody waits for.
+        closed = any(done[later] for later in results.stages[place + 1 :])
+        if done[stage] < planned[stage] and not closed:
             return f"at {stage}: {done[stage]} of {planned[stage]} trials done"
     wants_ensemble = any(phase["kind"] == ENSEMBLE for phase in results.plan["phases"])
     return "combining checkpoints" if wants_ensemble and results.ensemble is None else "finished"
 
 
 def planned_trials(results: Results) -> dict[str, int]:
-    """Return how many trials the plan has for each stage and for the final runs."""
-    return {phase["name"]: phase["trials"] for phase in results.plan["phases"] if phase["kind"] != ENSEMBLE}
+    """Return how many trials each stage and the final runs have: as drawn, or else as planned."""
+    phases = [phase for phase in results.plan["phases"] if phase["kind"] != ENSEMBLE]
+    return {phase["name"]: _planned(results, phase) for phase in phases}
+
+
+def _planned(results: Results, phase: Mapping[str, Any]) -> int:
+    drawn = read_waves(SweepDirectory(results.path).phase(phase["kind"], phase["name"]))
+    repeats = int(phase.get("repeats", 0))
+    if len(drawn) == phase.get("waves", 1) + bool(repeats):
+        return sum(len(wave) for wave in drawn)
+    return int(phase["trials"]) + repeats
 
 
 def stages_with_curves(results: Results) -> list[str]:

@@ -56,7 +56,7 @@ def compact(
     for phase in trial_phases(plan):
         folder = directory.phase(phase["kind"], phase["name"])
         parts = [fragments(files) for files in _chunks(merge.record_files(folder.records))]
-        stages.append(delayed(merge.merge_stage)(folder.trials, parts, plan["metric"], dict(given_up or {})))
+        stages.append(delayed(merge.merge_stage)(folder, parts, plan["metric"], dict(given_up or {})))
     columns = delayed(merge.metric_columns)(stages, plan["metric"]["name"])
     trials_schema = delayed(schema.trials_schema)(parameters, columns)
     written = [

@@ -17,6 +17,7 @@ from orchestrator.results.compact import first_space, read_plan, stage_files, tr
 from orchestrator.results.schema import curves_schema, trials_schema
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.files import read_json
+from orchestrator.sweep.records import PRUNED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,10 @@ class Results:
             return measured
         rows = self.at(stage)
         rows = rows[rows["objective"].notna()]
-        return rows.sort_values("objective", ascending=self.mode == "min", kind="stable").head(n)
+        rows = rows.sort_values("objective", ascending=self.mode == "min", kind="stable")
+        # What was stopped on its way has an early value, which is no result to compare.
+        stopped = rows["state"] == PRUNED
+        return pd.concat([rows[~stopped], rows[stopped]]).head(n)
 
 
 def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:

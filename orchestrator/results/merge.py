@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.results.schema import coerce, curves_schema, text
 from orchestrator.sweep import records
-from orchestrator.sweep.directory import TrialSpec, read_trials
+from orchestrator.sweep.directory import PhaseDirectory, TrialSpec, read_waves
 from orchestrator.sweep.files import replace_atomic
 
 # One attempt among a stage's: (submission, attempt, file's name, how often the trial started in this file).
@@ -112,18 +112,21 @@ def _add_report(fragment: Fragment, line: Mapping[str, Any]) -> bool:
 
 
 def merge_stage(
-    trials_file: Path, parts: Sequence[list[Fragment]], metric: Mapping[str, str], given_up: Mapping[str, str]
+    folder: PhaseDirectory,
+    parts: Sequence[list[Fragment]],
+    metric: Mapping[str, str],
+    given_up: Mapping[str, str],
 ) -> Stage:
     """Merge a stage's fragments, in whatever order they come.
 
     Args:
-        trials_file: the stage's frozen trials; records of any others are left out.
+        folder: of the stage; records of others than its frozen trials are left out.
         parts: the fragments, as the tasks that read them returned them.
         metric: the plan's metric: its name and mode.
         given_up: as `compact` takes it.
     """
     fragments = sorted((one for part in parts for one in part), key=lambda one: one.attempt(0))
-    trials = read_trials(trials_file)
+    trials = [trial for wave in read_waves(folder) for trial in wave]
     found = [(outcome, one.attempt(start)) for one in fragments for outcome, start in one.outcomes]
     outcomes = records.counted(outcome for outcome, _ in found)
     attempt_of = {id(outcome): attempt for outcome, attempt in found}
@@ -240,10 +243,7 @@ def write_stage(
         for trial in sorted(stage.trials, key=lambda one: one.trial_id)
         if trial.trial_id in stage.outcomes
     ]
-    columns = [
-        pa.array([coerce(row.get(one.name, _MISSING[one.type]), one.type) for row in rows], one.type)
-        for one in schema
-    ]
+    columns = [pa.array([_cell(row, one) for row in rows], one.type) for one in schema]
     trials = pa.Table.from_arrays(columns, schema=schema)
     curves = pa.table(
         {
@@ -258,6 +258,13 @@ def write_stage(
 
 
 _MISSING = {pa.string(): "", pa.int64(): None, pa.float64(): None}
+
+
+def _cell(row: Mapping[str, Any], column: pa.Field) -> Any:
+    """Return a row's value as its column holds it; a parameter that its setting does not have is null."""
+    if column.name in row:
+        return coerce(row[column.name], column.type)
+    return None if column.name.startswith("param.") else _MISSING[column.type]
 
 
 def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Columns are float64, int64 or string and nothing else, so that pandas, polars, D
 alike. Which `param.*` columns there are and of what type is decided by the first stage's space, which
 later stages only narrow; which `metric.*` columns there are by the union over all stages. `stage` is the
 directory's name (hive partitioning) and is not repeated inside the files. A number that is missing or
-NaN is null; a string is never null.
+NaN is null; a string is never null but for a parameter that its setting does not have (one option of a
+group has it, or a condition does not hold).
 """
 
 from __future__ import annotations

@@ -15,16 +15,22 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, Scale
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
+from orchestrator.ties import write_options, write_ties, write_values
 
 
 def trial_config(config: SweepConfig, phase: Phase, spec: TrialSpec) -> DictConfig:
-    """Build the config of one trial: the job's own, its parameters, the stage's scale, its seed."""
+    """Build the config of one trial: the job's own, its groups' options, the stage's scale, its values, ties.
+
+    Raises:
+        UserError: a tie has no value at this setting.
+    """
     node = job_config(config)
+    write_options(node, config, spec.params)
     for path, value in scale_values(phase.scale, spec.seed).items():
         if path in config.jobs.scale and value is not None:
             OmegaConf.update(node, config.jobs.scale[path], value, merge=False, force_add=True)
-    for path, value in spec.params.items():
-        OmegaConf.update(node, path, value, merge=False, force_add=True)
+    write_values(node, config, spec.params)
+    write_ties(node, config, spec.params)
     OmegaConf.resolve(node)
     return node
 
