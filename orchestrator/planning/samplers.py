@@ -1,127 +1,141 @@
-"""Samplers: new settings for a stage, through Optuna (scipy's own engine for Sobol)."""
+"""Samplers: new settings for a stage, from points, from a grid, or learned from what was measured."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from orchestrator.space import CHOICE, FLOAT, Parameter, Value
+from orchestrator.planning import points
+from orchestrator.planning.points import Draw, Setting
+from orchestrator.space import Parameter, active, setting_id
 
-if TYPE_CHECKING:
-    import optuna
-
-Setting = dict[str, Value]
+# How often what turned out to be there already is drawn again, before the rest is filled up without a plan.
+ROUNDS = 4
+# A finite space of at most so many assignments is gone through to find what it still holds.
+GONE_THROUGH = 200_000
+POINTS = {"sobol": points.sobol, "random": points.random}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """A finished trial as a sampler sees it: its setting, and its objective with larger always better."""
 
+    # only the parameters that are there in this setting
     params: Mapping[str, Any]
+    # -inf: it diverged
     objective: float
+    # how much of a full-scale training the trial saw, in (0, 1]
+    scale: float = 1.0
+    # False: stopped before its end, so the objective is only an early value
+    settled: bool = True
 
 
 def sample(
-    space: Sequence[Parameter], count: int, sampler: str, seed: int, history: Sequence[Observation] = ()
+    space: Sequence[Parameter],
+    count: int,
+    sampler: str,
+    seed: int,
+    history: Sequence[Observation] = (),
+    *,
+    scale: float | None = None,
+    taken: Sequence[Mapping[str, Any]] = (),
 ) -> list[Setting]:
-    """Propose settings inside the ranges.
+    """Propose settings inside the ranges, all different.
+
+    A setting holds only the parameters that exist in it. One that history already holds at the same scale is
+    proposed again only when the space has nothing else left.
 
     Args:
         space: the ranges of this stage.
         count: how many settings.
-        sampler: sobol, random, tpe or grid. A grid may hold fewer settings than asked for.
+        sampler: one of schema.SAMPLERS.
         seed: the same seed gives the same settings in any process on any machine.
-        history: earlier results, for samplers that learn; those outside the ranges are left out.
+        history: earlier results at any scale, for samplers that learn.
+        scale: the scale that the settings will run at; None is the highest in the history.
+        taken: settings that the stage has already; they are never proposed.
 
     Returns:
-        Settings that map each parameter's name to its value.
+        The settings, fewer than asked for where the space or the grid holds no more.
     """
     if count <= 0:
         return []
-    if sampler == "sobol":
-        return _sobol(space, count, seed)
+    if scale is None:
+        scale = max((seen.scale for seen in history), default=1.0)
+    batch = _Batch(space, count, {setting_id(params) for params in taken})
+    seen = {setting_id(trial.params) for trial in history if trial.scale == scale}
     if sampler == "grid":
-        return _grid(space, count)
-    return _optuna(space, count, sampler, seed, history)
+        batch.add(points.grid(space, count), seen)
+        return batch.settings
+    draw = _drawer(space, count, sampler, seed, history, taken)
+    for _ in range(ROUNDS):
+        if missing := batch.missing:
+            batch.add(draw(missing), seen)
+    _fill(batch, space, seed, seen)
+    _fill(batch, space, seed, ())
+    return batch.settings
 
 
-def _sobol(space: Sequence[Parameter], count: int, seed: int) -> list[Setting]:
-    """Scrambled Sobol points (Owen 1998, "Scrambling Sobol' and Niederreiter-Xing points")."""
-    from scipy.stats import qmc
+def _drawer(
+    space: Sequence[Parameter],
+    count: int,
+    sampler: str,
+    seed: int,
+    history: Sequence[Observation],
+    taken: Sequence[Mapping[str, Any]],
+) -> Draw:
+    """Return what draws full assignments, or settings without what doesn't exist in them."""
+    fixed = {p.name: p.from_unit(0.5) for p in space if p.constant}
+    varying = [p for p in space if not p.constant]
+    if not varying:
+        return lambda count: [fixed]
+    if sampler == "model":
+        from orchestrator.planning.model import propose
 
-    engine = qmc.Sobol(d=len(space), scramble=True, rng=seed)
-    with warnings.catch_warnings():
-        # Balance needs a power of two; a stage has as many trials as the user can pay for.
-        warnings.simplefilter("ignore", UserWarning)
-        points = engine.random(count)
-    return [{p.name: p.from_unit(float(u)) for p, u in zip(space, point, strict=True)} for point in points]
+        proposals = iter(propose(space, count, seed, history, taken=taken))
+        return lambda count: [setting for setting, _ in zip(proposals, range(count), strict=False)]
+    if sampler in POINTS:
+        draw = POINTS[sampler](varying, seed)
+    else:
+        from orchestrator.planning.optuna_samplers import learner
+        from orchestrator.planning.pooling import pool, usable
 
-
-def _grid(space: Sequence[Parameter], count: int) -> list[Setting]:
-    """As many levels for each parameter as `count` allows, choices at all their values first."""
-    choices = math.prod(len(p.values) for p in space if p.kind == CHOICE)
-    numbers = [p for p in space if p.kind != CHOICE]
-    levels = max(1, math.floor((count / choices) ** (1 / len(numbers)) + 1e-9)) if numbers else 1
-    axes = [
-        list(p.values) if p.kind == CHOICE else list(dict.fromkeys(
-            p.from_unit((i + 0.5) / levels if levels < 2 else i / (levels - 1)) for i in range(levels)
-        ))
-        for p in space
-    ]  # fmt: skip
-    points = [dict(zip((p.name for p in space), point, strict=True)) for point in itertools.product(*axes)]
-    step = max(1.0, len(points) / count)
-    return [points[int(i * step)] for i in range(min(count, len(points)))]
-
-
-def _optuna(
-    space: Sequence[Parameter], count: int, sampler: str, seed: int, history: Sequence[Observation]
-) -> list[Setting]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {p.name: _distribution(p) for p in space}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Trials of one stage run side by side: a running one counts as poor, so the next keeps its distance.
-        engine: optuna.samplers.BaseSampler = (
-            optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-            if sampler == "tpe"
-            else optuna.samplers.RandomSampler(seed=seed)
-        )
-    study = optuna.create_study(sampler=engine, direction="maximize")
-    for seen in history:
-        if all(p.name in seen.params and p.contains(seen.params[p.name]) for p in space) and math.isfinite(
-            seen.objective
-        ):
-            params = {p.name: _encode(p, seen.params[p.name]) for p in space}
-            study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=distributions, value=seen.objective)
-            )
-    asked = [study.ask(distributions).params for _ in range(count)]
-    return [{p.name: _decode(p, params[p.name]) for p in space} for params in asked]
+        draw = learner(varying, sampler, seed, usable(pool(history), space))
+    return lambda count: [fixed | setting for setting in draw(count)]
 
 
-def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
-    import optuna.distributions as d
+class _Batch:
+    """The settings of one call, each once."""
 
-    if parameter.kind == CHOICE:
-        # By place in the list: Optuna's categories are compared by value, and 1 equals True there.
-        return d.CategoricalDistribution(tuple(range(len(parameter.values))))
-    if parameter.kind == FLOAT:
-        return d.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-    return d.IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    def __init__(self, space: Sequence[Parameter], count: int, taken: set[str]) -> None:
+        self.settings: list[Setting] = []
+        self._space, self._count, self._taken = space, count, taken
+
+    @property
+    def missing(self) -> int:
+        return self._count - len(self.settings)
+
+    def add(self, assignments: Iterable[Setting], avoid: Collection[str]) -> None:
+        """Take what is new, until the batch is full."""
+        for assignment in assignments:
+            if not self.missing:
+                return
+            there = active(self._space, assignment)
+            setting = {p.name: there[p.name] for p in self._space if p.name in there}
+            key = setting_id(setting)
+            if key not in self._taken and key not in avoid:
+                self._taken.add(key)
+                self.settings.append(setting)
 
 
-def _encode(parameter: Parameter, value: Any) -> Any:
-    if parameter.kind != CHOICE:
-        return value
-    return [(type(other), other) for other in parameter.values].index((type(value), value))
-
-
-def _decode(parameter: Parameter, value: Any) -> Value:
-    decoded: Value = parameter.values[value] if parameter.kind == CHOICE else value
-    return decoded
+def _fill(batch: _Batch, space: Sequence[Parameter], seed: int, avoid: Collection[str]) -> None:
+    """Fill a batch up from all that the space holds, in a random order."""
+    if not batch.missing:
+        return
+    if points.cardinality(space) <= GONE_THROUGH:
+        batch.add(points.everything(space, seed), avoid)
+        return
+    draw = points.random(space, seed)
+    for _ in range(ROUNDS * math.ceil(math.log2(batch.missing + 1))):
+        batch.add(draw(max(2 * batch.missing, 64)), avoid)
