@@ -1,33 +1,39 @@
-"""Promotion: survivors, controls, a stage's trials and the final runs."""
+"""Promotion: merit, survivors, controls, repeats, a stage's waves and the final runs."""
 
 from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.planning.merit import merits
 from orchestrator.planning.plan import Phase, Scale
 from orchestrator.planning.promotion import (
     CONTROL,
+    REPEAT,
     SAMPLED,
+    START,
     SURVIVOR,
     Finished,
-    controls,
+    Known,
     final_trials,
-    rank,
-    stage_trials,
-    survivors,
+    promoted,
+    wave_trials,
 )
+from orchestrator.planning.samplers import Observation
+from orchestrator.planning.trust import Agreement
 from orchestrator.space import Value, parse_space, setting_id
 from orchestrator.sweep.directory import FINAL, STAGE, TrialSpec
 
 SPACE = parse_space({"lr": "tag(log, interval(1e-4, 1))", "act": "choice(relu, tanh)"}, {}, "sweep.yaml")
+NO_TRUST = Agreement(low="a", high="b", settings=20, correlation=-0.05, interval=(-0.3, 0.15))
 
 
-def finished(trial: str, objective: float, setting: str = "") -> Finished:
-    params: dict[str, Value] = {"lr": 0.01, "act": setting or trial}
+def finished(trial: str, objective: float, setting: str = "", *, lr: float = 0.01) -> Finished:
+    params: dict[str, Value] = {"lr": lr, "act": setting or trial}
     spec = TrialSpec(trial_id=trial, setting_id=setting_id(params), params=params, seed=0)
     return Finished(spec=spec, objective=objective)
 
@@ -45,75 +51,146 @@ def stage(trials: int, survive: int, control: int, sampler: str = "sobol") -> Ph
 
 
 BEFORE = [finished(f"coarse-{index:05d}", float(index)) for index in range(20)]
-
-
-def test_the_best_survive_and_controls_come_from_all_over_the_rest() -> None:
-    best = survivors(BEFORE, 4)
-    assert [item.objective for item in best] == [19, 18, 17, 16]
-    rest = controls(BEFORE, 4, best)
-    assert [item.objective for item in rest] == [13, 9, 5, 1]
-
-
-def test_a_setting_counts_once_with_its_best_result() -> None:
-    twice = [finished("a", 1.0, "same"), finished("b", 3.0, "same"), finished("c", 2.0)]
-    assert [item.spec.trial_id for item in rank(twice)] == ["b", "c"]
-    assert len(survivors(twice, 5)) == 2
-    assert controls(twice, 5, survivors(twice, 2)) == []
-
-
-def test_diverged_trials_are_never_promoted() -> None:
-    before = [finished("a", 1.0), finished("b", -math.inf), finished("c", math.nan), finished("d", 0.5)]
-    assert [item.spec.trial_id for item in survivors(before, 4)] == ["a", "d"]
-    assert [item.spec.trial_id for item in controls(before, 4, survivors(before, 1))] == ["d"]
-    assert survivors([finished("a", -math.inf)], 3) == []
-    assert controls([], 3, []) == []
+KNOWN = Known(before=BEFORE)
 
 
 def test_a_stage_has_survivors_controls_and_new_settings() -> None:
-    trials = stage_trials(stage(12, 3, 2), SPACE, 7, BEFORE, [])
-    assert [t.origin for t in trials] == [SURVIVOR] * 3 + [CONTROL] * 2 + [SAMPLED] * 7
+    trials = wave_trials(stage(12, 3, 4), 0, SPACE, 7, KNOWN)
+    assert [t.origin for t in trials] == [SURVIVOR] * 3 + [CONTROL] * 4 + [SAMPLED] * 5
     assert [t.trial_id for t in trials] == [f"medium-{index:05d}" for index in range(12)]
     assert [t.parent for t in trials[:3]] == ["coarse-00019", "coarse-00018", "coarse-00017"]
-    assert all(t.parent for t in trials[:5])
-    assert not any(t.parent for t in trials[5:])
+    # The controls come from all over the rest of the ranking.
+    assert [t.parent for t in trials[3:7]] == [f"coarse-{n:05d}" for n in (14, 10, 6, 2)]
+    assert not any(t.parent for t in trials[7:])
     by_parent = {item.spec.trial_id: item.spec for item in BEFORE}
-    for trial in trials[:5]:
+    for trial in trials[:7]:
         assert trial.params == by_parent[trial.parent].params
         assert trial.setting_id == by_parent[trial.parent].setting_id
     assert len({t.setting_id for t in trials}) == 12
     assert len({t.seed for t in trials}) == 12
-    for trial in trials[5:]:
+    for trial in trials[7:]:
         assert all(p.contains(trial.params[p.name]) for p in SPACE)
         assert trial.setting_id == setting_id(trial.params)
 
 
 def test_places_without_a_survivor_go_to_new_settings() -> None:
-    trials = stage_trials(stage(8, 4, 4), SPACE, 7, BEFORE[:3], [])
+    trials = wave_trials(stage(8, 4, 4), 0, SPACE, 7, Known(before=BEFORE[:3]))
     assert [t.origin for t in trials] == [SURVIVOR] * 3 + [SAMPLED] * 5
-    first = stage_trials(stage(8, 4, 4), SPACE, 7, [], [])
+    first = wave_trials(stage(8, 4, 4), 0, SPACE, 7, Known())
     assert [t.origin for t in first] == [SAMPLED] * 8
+
+
+def test_settings_to_start_from_come_first_and_only_in_the_first_stage() -> None:
+    paper = [{"lr": 0.1, "act": "relu"}, {"lr": 0.003, "act": "tanh"}]
+    trials = wave_trials(stage(8, 2, 0), 0, SPACE, 7, Known(start=paper))
+    assert [t.params for t in trials[:2]] == paper
+    assert [t.origin for t in trials] == [START] * 2 + [SAMPLED] * 6
+    later = wave_trials(stage(8, 2, 0), 0, SPACE, 7, Known(before=BEFORE, start=paper))
+    assert START not in [t.origin for t in later]
+
+
+def test_where_rankings_do_not_carry_over_survivors_come_from_all_over_with_the_best() -> None:
+    trials = wave_trials(stage(12, 4, 0), 0, SPACE, 7, Known(before=BEFORE, trust=NO_TRUST))
+    parents = [int(t.parent[-2:]) for t in trials if t.origin == SURVIVOR]
+    assert parents[0] == 19
+    assert min(parents) < 6
+
+
+def test_later_waves_count_on_and_repeat_nothing_of_the_stage() -> None:
+    phase = replace(stage(12, 3, 1), waves=3, repeats=2)
+    own: list[Finished] = []
+    names: list[str] = []
+    for wave in range(3):
+        specs = wave_trials(phase, wave, SPACE, 7, Known(before=BEFORE, own=own, drawn=len(own)))
+        own += [Finished(spec=spec, objective=float(spec.params["lr"])) for spec in specs]
+        names += [spec.trial_id for spec in specs]
+    assert names == [f"medium-{index:05d}" for index in range(12)]
+    assert len({item.spec.setting_id for item in own}) == 12
+    repeats = wave_trials(phase, 3, SPACE, 7, Known(before=BEFORE, own=own, drawn=len(own)))
+    assert [t.origin for t in repeats] == [REPEAT] * 2
+    assert [t.trial_id for t in repeats] == ["medium-00012", "medium-00013"]
+    by_id = {item.spec.trial_id: item for item in own}
+    best = sorted(own, key=lambda item: -item.objective)[:2]
+    assert [by_id[t.parent] for t in repeats] == best
+    # The same settings from other seeds.
+    assert all(t.setting_id == by_id[t.parent].spec.setting_id for t in repeats)
+    assert all(t.seed != by_id[t.parent].spec.seed for t in repeats)
 
 
 def test_the_same_facts_give_the_same_trials() -> None:
     mixed = list(BEFORE)
     random.Random(3).shuffle(mixed)
-    again = stage_trials(stage(12, 3, 2, "tpe"), SPACE, 7, mixed, [])
-    assert again == stage_trials(stage(12, 3, 2, "tpe"), SPACE, 7, BEFORE, [])
-    other = stage_trials(stage(12, 3, 2, "tpe"), SPACE, 8, BEFORE, [])
-    assert [t.setting_id for t in other[5:]] != [t.setting_id for t in again[5:]]
-    assert [t.setting_id for t in other[:5]] == [t.setting_id for t in again[:5]]
+    for sampler in ("tpe", "model"):
+        phase = stage(12, 3, 2, sampler)
+        again = wave_trials(phase, 0, SPACE, 7, Known(before=mixed))
+        assert again == wave_trials(phase, 0, SPACE, 7, KNOWN)
+        other = wave_trials(phase, 0, SPACE, 8, KNOWN)
+        assert [t.setting_id for t in other[5:]] != [t.setting_id for t in again[5:]]
+        assert [t.setting_id for t in other[:5]] == [t.setting_id for t in again[:5]]
+
+
+def test_the_model_takes_settings_of_the_stage_before_as_well_as_new_ones() -> None:
+    space = parse_space({"lr": "choice(1e-4, 1e-3, 1e-2, 0.1)", "act": "choice(relu, tanh)"}, {}, "s")
+    values = [10.0**n for n in range(-4, 0)]
+    before = [
+        finished(f"{act}{n}", -abs(n - 2.0) - (act == "tanh"), act, lr=values[n])
+        for n in range(4)
+        for act in ("relu", "tanh")
+        if (n, act) != (2, "relu")
+    ]
+    seen = [Observation(item.spec.params, item.objective, 0.1) for item in before]
+    trials = wave_trials(stage(3, 0, 0, "model"), 0, space, 7, Known(before=before, history=seen))
+    # The setting that nobody tried is the best guess, and of those that ran only good ones run again.
+    assert {t.origin for t in trials} == {SURVIVOR, SAMPLED}
+    assert next(t.params for t in trials if t.origin == SAMPLED) == {"lr": 0.01, "act": "relu"}
+    by_id = {item.spec.trial_id: item for item in before}
+    for trial in trials:
+        if trial.origin == SURVIVOR:
+            assert by_id[trial.parent].spec.setting_id == trial.setting_id
+            assert by_id[trial.parent].objective >= -2
 
 
 def test_final_runs_are_the_best_settings_times_the_seeds() -> None:
     phase = Phase(kind=FINAL, name=FINAL, trials=6, scale=Scale(), survivors=3)
-    trials = final_trials(phase, 2, 40, BEFORE)
+    trials = final_trials(phase, 2, 40, SPACE, "sobol", KNOWN)
     assert [t.trial_id for t in trials] == [f"final-{index:05d}" for index in range(6)]
     # Every setting's first seed comes first.
     assert [t.seed for t in trials] == [40, 40, 40, 41, 41, 41]
     assert [t.parent for t in trials] == ["coarse-00019", "coarse-00018", "coarse-00017"] * 2
     assert len({(t.setting_id, t.seed) for t in trials}) == 6
-    assert [t.trial_id for t in final_trials(phase, 2, 0, BEFORE[:1])] == ["final-00000", "final-00001"]
-    assert final_trials(phase, 2, 0, [finished("a", -math.inf)]) == []
+    few = final_trials(phase, 2, 0, SPACE, "sobol", Known(before=BEFORE[:1]))
+    assert [t.trial_id for t in few] == ["final-00000", "final-00001"]
+    assert final_trials(phase, 2, 0, SPACE, "sobol", Known(before=[finished("a", -math.inf)])) == []
+
+
+def test_a_lucky_single_result_loses_to_repeated_good_ones() -> None:
+    """The winner's curse: with the noise known from repeats, one high value is not the best bet."""
+    noisy = [finished(f"lucky-{n}", value, "lucky") for n, value in enumerate((10.0,))]
+    noisy += [finished(f"steady-{n}", value, "steady") for n, value in enumerate((8.9, 9.4, 9.0, 9.1))]
+    noisy += [finished(f"wild-{n}", value, "wild") for n, value in enumerate((2.0, 9.0, 5.5))]
+    noisy += [finished(f"poor-{n}", value, f"poor{n}") for n, value in enumerate((4.0, 5.0, 6.0))]
+    best = promoted("sobol", SPACE, noisy, 1, [])
+    assert best[0].params["act"] == "steady"
+    assert best[0].runs == 4
+    # Without repeats there is no noise to know, and the best result is the best guess.
+    once = [item for item in noisy if item.spec.trial_id.endswith("-0")]
+    assert promoted("sobol", SPACE, once, 1, [])[0].params["act"] == "lucky"
+
+
+def test_promoted_settings_differ_while_there_are_others() -> None:
+    crowd = [finished(f"c{n}", 9.0 + n / 100, "relu", lr=0.1 * (1 + n / 100)) for n in range(4)]
+    others = [finished("d", 8.0, "relu", lr=0.001), finished("e", 7.0, "tanh", lr=0.1)]
+    assert [m.trial_id for m in promoted("sobol", SPACE, [*crowd, *others], 3, [])] == ["c3", "d", "e"]
+    # When nothing else is left, the alike ones follow in their order.
+    assert [m.trial_id for m in promoted("sobol", SPACE, [*crowd, *others], 4, [])] == ["c3", "d", "e", "c2"]
+
+
+def test_a_setting_that_diverges_once_is_not_promoted_and_stopped_ones_come_last() -> None:
+    shaky = [finished("a", 9.0, "x"), finished("b", -math.inf, "x"), finished("c", 1.0, "y")]
+    stopped = replace(finished("d", 99.0, "z"), settled=False, step=3)
+    further = replace(finished("e", 2.0, "w"), settled=False, step=9)
+    ranked = promoted("sobol", SPACE, [*shaky, stopped, further], 5, [])
+    assert [merit.trial_id for merit in ranked] == ["c", "e", "d"]
 
 
 results = st.lists(
@@ -129,17 +206,18 @@ def test_what_holds_for_any_results(
     given_results: list[tuple[float, str]], survive: int, control: int, shuffle: random.Random
 ) -> None:
     before = [finished(f"t{i:03d}", value, setting) for i, (value, setting) in enumerate(given_results)]
-    best = survivors(before, survive)
-    others = controls(before, control, best)
-    promoted = [*best, *others]
-    ids = [item.spec.setting_id for item in promoted]
-    assert len(set(ids)) == len(ids)
-    assert all(math.isfinite(item.objective) for item in promoted)
-    settings = {item.spec.setting_id for item in before if math.isfinite(item.objective)}
-    assert len(best) == min(survive, len(settings))
-    assert len(others) == min(control, len(settings) - len(best))
-    if best and others:
-        assert min(item.objective for item in best) >= max(item.objective for item in others)
+    ranked = merits(before)
+    assert len({setting_id(merit.params) for merit in ranked}) == len(ranked)
+    assert len(ranked) == len({item.spec.setting_id for item in before})
+    good = [merit for merit in ranked if math.isfinite(merit.mean)]
+    assert good == ranked[: len(good)]
+    best = promoted("sobol", SPACE, before, survive, [])
+    assert len(best) == min(survive, len(good))
+    if good and survive:
+        # The best of all is always there.
+        assert best[0] == good[0]
+    trials = wave_trials(stage(12, survive, control), 0, SPACE, 7, Known(before=before))
+    assert len(trials) == 12
+    assert len({t.setting_id for t in trials}) == 12
     shuffle.shuffle(before)
-    assert survivors(before, survive) == best
-    assert controls(before, control, best) == others
+    assert wave_trials(stage(12, survive, control), 0, SPACE, 7, Known(before=before)) == trials

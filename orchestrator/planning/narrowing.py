@@ -1,241 +1,211 @@
-"""Narrowing: from a stage's results to the next stage's ranges, with a reason for every parameter.
-
-A first honest version: the next range is where the good trials were, in the transformed space, with a margin;
-past the edge where the best values press against it; a choice is dropped only when it is clearly worse.
-"""
+"""Narrowing: from the stages' results to the next stage's ranges, with a reason for every parameter."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from orchestrator.planning.choices import drop_unsound, narrow_choice, narrow_ordered, with_value
+from orchestrator.planning.drift import drift
+from orchestrator.planning.evidence import (
+    Sample,
+    StageResults,
+    ranked,
+    samples,
+    sound,
+    soundness_of,
+)
+from orchestrator.planning.importance import importance
+from orchestrator.planning.numbers import CORE, Grip, cut_unsound, narrow_number
 from orchestrator.planning.samplers import Observation
-from orchestrator.space import CHOICE, INT, Parameter, Value, show, with_reason
+from orchestrator.planning.trust import Agreement, carries_over, figures, hardness
+from orchestrator.space import CHOICE, Parameter, show, with_reason
+
+__all__ = ["StageResults", "narrow"]
 
 # Fewer results than this say too little to give anything up.
 FEWEST_TRIALS = 6
+NOTHING = "kept: no trial of the stage gave a result to go by"
 # When more than this share of the trials is as good as the good ones, they don't tell good from bad.
 TIE_SHARE = 0.6
-# A range is narrowed only where chance would put the good trials as close together less often than this.
-CHANCE = 0.1
-# The good trials press against an end when the middle one of them lies within this share of the range.
-EDGE_SHARE = 0.2
-# How far a range moves past an edge, as a share of its width.
-EDGE_STEP = 0.25
-# No range gets narrower in one step than this share of its width.
-LEAST_SHARE = 0.1
-# A choice is clearly worse at this one-sided significance, measured on at least so many trials.
-WORSE_P, WORSE_TRIALS = 0.05, 4
-# exp(log(8)) is a little more than 8, and must not become 9.
-ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Good:
-    """The good trials of a stage, best first, out of all that count."""
-
-    trials: tuple[Observation, ...]
-    total: int
-
-    @property
-    def best(self) -> Observation:
-        """The best trial seen."""
-        return self.trials[0]
+# A parameter with less than this share of an equal importance hardly matters and is cut less.
+MATTERS = 0.25
+# Among good trials two parameters are tied when their ranks correlate so much more than among all trials, at
+# this two-sided normal quantile (98%) of Fisher's transformation.
+TIED, TIED_QUANTILE = 0.3, 2.33
+# Then they are cut so much less hard.
+CONFOUNDED = 0.5
 
 
 def narrow(
-    space: Sequence[Parameter], results: Sequence[Observation], keep: float, margin: float
+    space: Sequence[Parameter],
+    stages: Sequence[StageResults],
+    *,
+    keep: float,
+    margin: float,
+    trust: Agreement | None,
 ) -> tuple[Parameter, ...]:
     """Draw the next ranges.
 
+    Each parameter's range is cut to where good results are not rarer than elsewhere (`window`), less hard the
+    less rankings carry over between scales, the less the parameter matters, and where its good values hang on
+    another's; moved past an edge that the best press against; and moved along a drift (`drift`).
+
+    Whatever the results: the best trial lies in every range; no range inverts or passes a hard limit; the
+    order of the trials is irrelevant; the same results give the same ranges anywhere.
+
     Args:
-        space: the ranges that the stage searched.
-        results: its finished trials; a diverged one has the objective -inf, a failed one is left out.
+        space: the ranges that the last stage searched; of parameters that it held, those before they were
+            held (`holding.searchable`).
+        stages: all stages so far, oldest first; the last one decides, the others tell of drift.
         keep: the share of the trials that counts as good.
-        margin: how much wider than the good trials the next range is, as a share of their spread.
+        margin: how much wider than where the good trials lie the next range is, as a share of that.
+        trust: how far rankings carry over between the last two scales; None: not measured.
 
     Returns:
-        The parameters in the same order, each with its reason. The best trial lies in every range.
+        The parameters in the same order, each with its reason.
     """
-    ranked = sorted(results, key=_rank)
-    finite = [trial for trial in ranked if math.isfinite(trial.objective)]
-    if not finite:
-        return _unchanged(space, "kept: no trial of the stage gave a result to go by")
-    if len(ranked) < FEWEST_TRIALS:
-        return _unchanged(space, f"kept: {len(ranked)} trials are too few to give anything up", finite[0])
-    count = max(3, math.ceil(keep * len(ranked)))
-    threshold = finite[min(count, len(finite)) - 1].objective
-    good = Good(tuple(trial for trial in finite if trial.objective >= threshold), len(ranked))
-    if len(good.trials) > TIE_SHARE * len(ranked):
-        why = (
-            f"kept: {len(good.trials)} of {len(ranked)} trials reach {threshold:.4g}, which tells none apart"
-        )
-        return _unchanged(space, why, finite[0])
-    return tuple(
-        _narrow_choice(parameter, good, ranked)
-        if parameter.kind == CHOICE
-        else _narrow_number(parameter, good, margin)
-        for parameter in space
-    )
-
-
-def _same(one: Value, other: Value) -> bool:
-    """Say whether two choices are the same; 1, 1.0 and True are three."""
-    return (type(one), one) == (type(other), other)
-
-
-def _rank(trial: Observation) -> tuple[float, str]:
-    objective = trial.objective if math.isfinite(trial.objective) else -math.inf
-    # Equal results are put in an order that does not depend on the order they came in.
-    return -objective, repr(sorted(trial.params.items()))
-
-
-def _unchanged(
-    space: Sequence[Parameter], reason: str, best: Observation | None = None
-) -> tuple[Parameter, ...]:
-    kept = []
+    last = stages[-1].observations if stages else ()
+    shares = importance(space, last)
+    evidence = [(stage, samples(space, stage.observations, keep)) for stage in stages]
+    there = evidence[-1][1] if evidence else {}
+    tied = _tied(space, ranked(last), keep)
+    after = []
     for parameter in space:
-        if best is None or parameter.contains(best.params[parameter.name]):
-            kept.append(with_reason(parameter, reason))
-            continue
-        value = best.params[parameter.name]
-        if parameter.kind == CHOICE:
-            values = (*parameter.values, value)
-            kept.append(with_reason(parameter, f"{reason}; widened to the best trial", values=values))
+        sample = there.get(parameter.name)
+        if sample is None or (reason := _too_little(parameter, sample, keep)):
+            after.append(_unchanged(parameter, reason if sample else NOTHING, sample))
+        elif not carries_over(trust):
+            assert trust is not None, "what was not measured is trusted"
+            after.append(_only_sound(parameter, sample, trust))
         else:
-            low, high = min(parameter.low, value), max(parameter.high, value)
-            kept.append(with_reason(parameter, f"{reason}; widened to the best trial", low=low, high=high))
-    return tuple(kept)
+            grip = _grip(parameter, shares, tied, margin, trust)
+            after.append(_narrowed(parameter, sample, grip, evidence))
+    return tuple(after)
 
 
-def _narrow_number(parameter: Parameter, good: Good, margin: float) -> Parameter:
-    places = [parameter.transformed(trial.params[parameter.name]) for trial in good.trials]
-    low, high = parameter.transformed(parameter.low), parameter.transformed(parameter.high)
-    width = high - low
-    least, most = min(places), max(places)
-    pad = max(margin * (most - least) / 2, (LEAST_SHARE * width - (most - least)) / 2)
-    chance = _by_chance(len(places), most - least, width)
-    if chance > CHANCE:
-        new_low, new_high = min(low, least), max(high, most)
-    else:
-        new_low, new_high = _within(least - pad, low, least), -_within(-(most + pad), -high, -most)
-    middle = sorted(places)[len(places) // 2]
-    moved = []
-    floor, ceiling = _limits(parameter)
-    if middle <= low + EDGE_SHARE * width and floor < new_low:
-        new_low = min(new_low, max(low - EDGE_STEP * width, floor))
-        moved.append(f"past its lower end {show(parameter.low)}")
-    if middle >= high - EDGE_SHARE * width and ceiling > new_high:
-        new_high = max(new_high, min(high + EDGE_STEP * width, ceiling))
-        moved.append(f"past its upper end {show(parameter.high)}")
-    new_low, new_high = max(new_low, floor), min(new_high, ceiling)
-    low_value, high_value = _ends(parameter, new_low, new_high, good)
-    return with_reason(
-        parameter,
-        _number_reason(parameter, good, moved, chance, low_value, high_value),
-        low=low_value,
-        high=high_value,
-    )
+def _narrowed(
+    parameter: Parameter,
+    sample: Sample,
+    grip: Grip,
+    evidence: Sequence[tuple[StageResults, Mapping[str, Sample]]],
+) -> Parameter:
+    if parameter.kind == CHOICE:
+        return (narrow_ordered if parameter.ordered else narrow_choice)(parameter, sample, grip)
+    return narrow_number(parameter, sample, grip, drift(parameter, evidence))
 
 
-def _by_chance(count: int, spread: float, width: float) -> float:
-    """Return how often so many places, drawn evenly over a range, lie as close together or closer.
-
-    The range of a uniform sample: David and Nagaraja, Order Statistics (2003), section 2.3.
-    """
-    share = min(1.0, spread / width) if width > 0 else 1.0
-    return count * share ** (count - 1) - (count - 1) * share**count
-
-
-def _within(padded: float, edge: float, seen: float) -> float:
-    """Return the padded end, stopped at the range's edge unless a good trial already lies past it."""
-    return max(padded, min(edge, seen))
-
-
-def _limits(parameter: Parameter) -> tuple[float, float]:
-    """Return the hard limits in the transformed space; on a log scale none at or below zero."""
-    floor, ceiling = parameter.limits
-    low = -math.inf if floor is None or (parameter.log and floor <= 0) else parameter.transformed(floor)
-    high = math.inf if ceiling is None or (parameter.log and ceiling <= 0) else parameter.transformed(ceiling)
-    return low, high
-
-
-def _ends(parameter: Parameter, low: float, high: float, good: Good) -> tuple[float, float]:
-    """Return the ends as values, the best trial inside whatever rounding did."""
-    best = good.best.params[parameter.name]
-    floor, ceiling = parameter.limits
-    ends = parameter.at(low), parameter.at(high)
-    if parameter.kind == INT:
-        # A factor, not a sum: the error of exp(log()) grows with the number.
-        slack = ROUNDING * max(1.0, abs(ends[0]), abs(ends[1]))
-        ends = math.floor(ends[0] + slack), math.ceil(ends[1] - slack)
-    # exp(log(limit)) may lie a hair past the limit.
-    if parameter.kind == INT and parameter.log:
-        ends = max(ends[0], 1), ends[1]
-    ends = (
-        ends[0] if floor is None else max(ends[0], floor),
-        ends[1] if ceiling is None else min(ends[1], ceiling),
-    )
-    return min(ends[0], best), max(ends[1], best)
-
-
-def _number_reason(
-    parameter: Parameter, good: Good, moved: list[str], chance: float, low: float, high: float
-) -> str:
-    values = [trial.params[parameter.name] for trial in good.trials]
-    evidence = (
-        f"the {len(good.trials)} best of {good.total} lie in {show(min(values))} … {show(max(values))}, "
-        f"the best at {show(good.best.params[parameter.name])}"
-    )
-    if moved:
-        return f"moved {' and '.join(moved)}: {evidence}"
-    if chance > CHANCE:
-        return f"kept: {evidence}, no closer together than chance would put them"
-    share = (parameter.transformed(high) - parameter.transformed(low)) / (
-        parameter.transformed(parameter.high) - parameter.transformed(parameter.low)
-    )
-    if share > 0.95:
-        return f"kept: {evidence}"
-    return f"narrowed to {share:.0%} of its width: {evidence}"
-
-
-def _narrow_choice(parameter: Parameter, good: Good, ranked: Sequence[Observation]) -> Parameter:
-    from scipy.stats import mannwhitneyu
-
-    by_value: dict[tuple[str, Value], list[float]] = {(type(v).__name__, v): [] for v in parameter.values}
-    # Equal results share a place, or the order among them would speak for one value.
-    first_place: dict[float, int] = {}
-    for place, trial in enumerate(ranked):
-        value = trial.params[parameter.name]
-        shared = first_place.setdefault(_rank(trial)[0], place)
-        by_value.setdefault((type(value).__name__, value), []).append(float(shared))
-    leading = good.best.params[parameter.name]
-    reference = by_value[type(leading).__name__, leading]
-    kept, dropped = [], []
-    for value in parameter.values:
-        places = by_value[type(value).__name__, value]
-        worse = (
-            not _same(value, leading)
-            and min(len(places), len(reference)) >= WORSE_TRIALS
-            and not any(_same(trial.params[parameter.name], value) for trial in good.trials[:3])
-            and float(mannwhitneyu(places, reference, alternative="greater").pvalue) < WORSE_P
+def _too_little(parameter: Parameter, sample: Sample, keep: float) -> str:
+    """Say why the trials that have a parameter tell nothing about its range; empty where they do."""
+    there = sample.trials
+    if not sound(there[0]):
+        return NOTHING
+    if parameter.constant:
+        return "held at " + show(parameter.values[0] if parameter.kind == CHOICE else parameter.low)
+    if len(there) < FEWEST_TRIALS:
+        return f"kept: {len(there)} trials are too few to give anything up"
+    first = there[0].params[parameter.name]
+    if all(type(other := trial.params[parameter.name]) is type(first) and other == first for trial in there):
+        return f"kept: all trials had {show(first)}"
+    good = sample.best
+    if len(good) > TIE_SHARE * len(there) and len(good) > keep * len(there) + 1:
+        return (
+            f"kept: {len(good)} of {len(there)} trials reach {good[-1].objective:.4g}, which tells none apart"
         )
-        if worse:
-            median, best_median = sorted(places)[len(places) // 2], sorted(reference)[len(reference) // 2]
-            dropped.append(
-                f"{show(value)} (median rank {median + 1:.0f} of {len(ranked)} against {best_median + 1:.0f} "
-                f"for {show(leading)})"
-            )
-        else:
-            kept.append(value)
-    if not any(_same(value, leading) for value in kept):
-        # A setting promoted from an earlier stage may hold a value that was dropped there.
-        kept.append(leading)
-        why = f"{show(leading)} is back, the best trial's"
-        if dropped:
-            why += f"; dropped as clearly worse: {', '.join(dropped)}"
-        return with_reason(parameter, why, values=tuple(kept))
-    if not dropped:
-        return with_reason(parameter, f"kept: none is clearly worse than {show(leading)}, the best trial's")
-    return with_reason(parameter, f"dropped as clearly worse: {', '.join(dropped)}", values=tuple(kept))
+    return ""
+
+
+def _unchanged(parameter: Parameter, reason: str, sample: Sample | None) -> Parameter:
+    """Return a range as it was, widened to the best few trials, which may be promoted from outside it."""
+    if sample is None or not sound(sample.trials[0]):
+        return with_reason(parameter, reason)
+    values = [trial.params[parameter.name] for trial in sample.trials[:CORE] if sound(trial)]
+    if all(parameter.contains(value) for value in values[: 1 if parameter.kind == CHOICE else CORE]):
+        return with_reason(parameter, reason)
+    widened = f"{reason}; widened to the best trials"
+    if parameter.kind == CHOICE:
+        return with_reason(
+            parameter, widened, values=tuple(with_value(parameter, parameter.values, values[0]))
+        )
+    low, high = min(parameter.low, *values), max(parameter.high, *values)
+    return with_reason(parameter, widened, low=low, high=high)
+
+
+def _only_sound(parameter: Parameter, sample: Sample, trust: Agreement) -> Parameter:
+    """Return a range that nothing but divergence may cut: rankings say nothing about the next scale."""
+    reason = f"rankings do not carry over from {trust.low} to {trust.high} ({figures(trust)})"
+    unsound = drop_unsound if parameter.kind == CHOICE else cut_unsound
+    return unsound(parameter, soundness_of(sample.trials), reason)
+
+
+def _grip(
+    parameter: Parameter,
+    shares: Mapping[str, float],
+    tied: Mapping[str, tuple[str, float]],
+    margin: float,
+    trust: Agreement | None,
+) -> Grip:
+    """Work out how hard a parameter may be narrowed."""
+    trusted = hardness(trust)
+    hard, because = trusted, []
+    if parameter.name in shares:
+        share = shares[parameter.name]
+        matters = min(1.0, share * len(shares) / MATTERS)
+        hard *= matters
+        because.append(f"importance {share:.0%}" + (", too little to cut it hard" if matters < 1 else ""))
+    if parameter.name in tied:
+        other, correlation = tied[parameter.name]
+        hard *= CONFOUNDED
+        because.append(
+            f"cut less because its good values go with {other} (rank correlation {correlation:+.2f})"
+        )
+    if trust is not None and trusted < 1:
+        because.append(f"cut {trusted:.0%} as hard because rankings carry over loosely ({figures(trust)})")
+    return Grip(hard=hard, margin=margin, edge=trusted, because=tuple(because))
+
+
+def _tied(
+    space: Sequence[Parameter], ordered: Sequence[Observation], keep: float
+) -> dict[str, tuple[str, float]]:
+    """Find the numbers and ordered choices whose good values hang on another's.
+
+    Returns:
+        By name, the other parameter that it goes with most, and Spearman's rank correlation among the good.
+    """
+    from scipy.stats import rankdata
+
+    lines = [p for p in space if not p.constant and (p.kind != CHOICE or p.ordered)]
+    finite = [trial for trial in ordered if all(p.name in trial.params for p in lines) and sound(trial)]
+    count = max(3, round(keep * len(finite)))
+    if len(lines) < 2 or len(finite) < 2 * count or count < FEWEST_TRIALS:
+        return {}
+    values = np.array([[_place(p, trial) for p in lines] for trial in finite])
+
+    def correlations(
+        rows: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        ranks = rankdata(rows, axis=0)
+        ranks -= ranks.mean(axis=0)
+        lengths = np.sqrt((ranks**2).sum(axis=0))
+        lengths[lengths == 0] = np.inf
+        return np.asarray((ranks / lengths).T @ (ranks / lengths), dtype=float)
+
+    good, every = correlations(values[:count]), correlations(values)
+    np.fill_diagonal(good, 0.0)
+    bound = np.tanh(TIED_QUANTILE / np.sqrt(max(1, count - 3)))
+    found = np.where((np.abs(good) > bound) & (np.abs(good) > np.abs(every) + TIED), good, 0.0)
+    return {
+        p.name: (lines[other].name, float(found[index, other]))
+        for index, p in enumerate(lines)
+        if found[index, other := int(np.abs(found[index]).argmax())] != 0
+    }
+
+
+def _place(parameter: Parameter, trial: Observation) -> float:
+    value = trial.params[parameter.name]
+    if parameter.kind != CHOICE:
+        return parameter.transformed(value)
+    at = [i for i, other in enumerate(parameter.values) if (type(other), other) == (type(value), value)]
+    # Promoted from an earlier stage's values: in the middle it says neither way.
+    return float(at[0]) if at else (len(parameter.values) - 1) / 2

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.planning.merit import Merit, merits
 from orchestrator.planning.plan import Phase
 from orchestrator.planning.samplers import Observation, sample
-from orchestrator.space import Parameter, setting_id
+from orchestrator.planning.trust import Agreement, carries_over, survivors_wanted
+from orchestrator.space import CHOICE, Parameter, setting_id
 from orchestrator.sweep.directory import FINAL, TrialSpec
 
-SURVIVOR, CONTROL, SAMPLED = "survivor", "control", "sampled"
+SURVIVOR, CONTROL, SAMPLED, REPEAT, START = "survivor", "control", "sampled", "repeat", "start_from"
+# Two settings are alike when no parameter differs by more than this share of its range.
+ALIKE = 0.03
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,90 +26,232 @@ class Finished:
 
     spec: TrialSpec
     objective: float
+    # False: stopped at `step`, so that the objective is only an early value
+    settled: bool = True
+    step: int = 0
 
 
-def rank(finished: Sequence[Finished]) -> list[Finished]:
-    """Return one finished trial for each setting, the best first; equal ones in an order of no meaning."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """All that is known when trials are drawn.
 
-    def place(item: Finished) -> tuple[float, str, str]:
-        objective = item.objective if math.isfinite(item.objective) else -math.inf
-        return -objective, item.spec.setting_id, item.spec.trial_id
+    Attributes:
+        before: the finished trials of the stage before; empty for the first stage.
+        earlier: those of the stages before that one.
+        own: the finished trials of the stage's own earlier waves.
+        history: all results of all stages, for samplers that learn.
+        trust: how far rankings carry over between the last two scales; None: not measured.
+        start: settings to try first.
+        drawn: how many trials the stage has already.
+        scale: what a trial of the stage trains, as a share of a full-scale training.
+    """
 
-    ordered = sorted(finished, key=place)
-    unique: dict[str, Finished] = {}
-    for item in ordered:
-        unique.setdefault(item.spec.setting_id, item)
-    return list(unique.values())
-
-
-def survivors(finished: Sequence[Finished], count: int) -> list[Finished]:
-    """Return the best settings that did not diverge."""
-    return [item for item in rank(finished) if math.isfinite(item.objective)][:count]
-
-
-def controls(finished: Sequence[Finished], count: int, chosen: Sequence[Finished]) -> list[Finished]:
-    """Return settings from all over the rest of the ranking, so that two scales' rankings can be compared."""
-    taken = {item.spec.setting_id for item in chosen}
-    rest = [
-        item for item in rank(finished) if item.spec.setting_id not in taken and math.isfinite(item.objective)
-    ]
-    count = min(count, len(rest))
-    return [rest[int((i + 0.5) * len(rest) / count)] for i in range(count)]
+    before: Sequence[Finished] = ()
+    earlier: Sequence[Finished] = ()
+    own: Sequence[Finished] = ()
+    history: Sequence[Observation] = ()
+    trust: Agreement | None = None
+    start: Sequence[Mapping[str, Any]] = ()
+    drawn: int = 0
+    scale: float | None = None
 
 
-def stage_trials(
-    phase: Phase,
-    space: Sequence[Parameter],
-    seed: int,
-    before: Sequence[Finished],
-    history: Sequence[Observation],
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    params: Mapping[str, Any]
+    origin: str
+    parent: str = ""
+
+
+def wave_trials(
+    phase: Phase, wave: int, space: Sequence[Parameter], seed: int, known: Known
 ) -> list[TrialSpec]:
-    """Work out a stage's trials: survivors and controls of the stage before, then new settings.
+    """Work out one wave of a stage's trials.
+
+    The first wave begins with the settings to try first, or with survivors and controls of the stage before;
+    the wave of repeats runs again, from other seeds, the settings that the next phase will choose from.
 
     Args:
         phase: the stage.
+        wave: counted from 0; `phase.waves` is the wave of repeats.
         space: its ranges.
         seed: the sweep's seed.
-        before: the finished trials of the stage before; empty for the first stage.
-        history: all earlier results, for samplers that learn.
+        known: what is known by now.
     """
-    best = survivors(before, phase.survivors)
-    others = controls(before, phase.controls, best)
-    settings = [(item.spec.params, SURVIVOR, item.spec.trial_id) for item in best]
-    settings += [(item.spec.params, CONTROL, item.spec.trial_id) for item in others]
-    fresh = sample(space, phase.trials - len(settings), phase.sampler, _seed(seed, phase.name), history)
-    settings += [(params, SAMPLED, "") for params in fresh]
+    if wave == phase.waves:
+        best = promoted(phase.sampler, space, known.own, phase.repeats, known.history, diverse=False)
+        picks = [_Pick(merit.params, REPEAT, merit.trial_id) for merit in best]
+    else:
+        picks = _promotions(phase, space, known) if wave == 0 else []
+        count = phase.wave_sizes[wave] - len(picks)
+        picks += _new(phase, space, count, derive_seed(seed, phase.name, wave), known, picks)
     return [
         TrialSpec(
             trial_id=f"{phase.name}-{index:05d}",
-            setting_id=setting_id(params),
-            params=dict(params),
-            seed=_seed(seed, phase.name, index),
-            origin=origin,
-            parent=parent,
+            setting_id=setting_id(pick.params),
+            params=dict(pick.params),
+            seed=derive_seed(seed, phase.name, index),
+            origin=pick.origin,
+            parent=pick.parent,
         )
-        for index, (params, origin, parent) in enumerate(settings)
+        for index, pick in enumerate(picks, known.drawn)
     ]
 
 
-def final_trials(phase: Phase, seeds: int, seed: int, before: Sequence[Finished]) -> list[TrialSpec]:
-    """Work out the final runs: the best settings times the seeds, every setting's first seed first."""
-    chosen = survivors(before, phase.survivors)
+def final_trials(
+    phase: Phase,
+    seeds: int,
+    seed: int,
+    space: Sequence[Parameter],
+    sampler: str,
+    known: Known,
+) -> list[TrialSpec]:
+    """Work out the final runs: the best settings times the seeds, every setting's first seed first.
+
+    Args:
+        phase: the final runs.
+        seeds: runs of each setting.
+        seed: of the first run; the others count on.
+        space: the ranges of the last stage.
+        sampler: of the last stage: `model` has the model say which settings are best.
+        known: `before` is the last stage; the model may also take settings that ran in earlier ones alone.
+    """
+    chosen = promoted(sampler, space, known.before, phase.survivors, known.history, known.earlier)
     return [
         TrialSpec(
             trial_id=f"{FINAL}-{repeat * len(chosen) + index:05d}",
-            setting_id=item.spec.setting_id,
-            params=item.spec.params,
+            setting_id=setting_id(merit.params),
+            params=merit.params,
             seed=seed + repeat,
             origin=SURVIVOR,
-            parent=item.spec.trial_id,
+            parent=merit.trial_id,
         )
         for repeat in range(seeds)
-        for index, item in enumerate(chosen)
+        for index, merit in enumerate(chosen)
     ]
 
 
-def _seed(*parts: object) -> int:
+def promoted(
+    sampler: str,
+    space: Sequence[Parameter],
+    finished: Sequence[Finished],
+    count: int,
+    history: Sequence[Observation],
+    earlier: Sequence[Finished] = (),
+    *,
+    diverse: bool = True,
+) -> list[Merit]:
+    """Return the best settings that did not diverge, by their merit, not by their luckiest result.
+
+    Args:
+        sampler: `model` ranks by what the model expects at full scale, others by the settings' own results.
+        space: the ranges, for how far apart settings are.
+        finished: the stage's results.
+        count: how many settings.
+        history: all results, for the model.
+        earlier: results at smaller scales, whose settings the model may prefer to all of `finished`.
+        diverse: leave out a setting that is hardly different from a better one while there are others.
+    """
+    ranked = [merit for merit in merits(finished) if math.isfinite(merit.mean)]
+    if sampler == "model":
+        names = {setting_id(merit.params) for merit in ranked}
+        others = [merit for merit in merits(earlier) if math.isfinite(merit.mean)]
+        ranked += [merit for merit in others if setting_id(merit.params) not in names]
+        ranked = _by_model(space, ranked, history)
+    return _diverse(space, ranked, count) if diverse else ranked[:count]
+
+
+def _by_model(space: Sequence[Parameter], ranked: list[Merit], history: Sequence[Observation]) -> list[Merit]:
+    from orchestrator.planning.model import learn
+
+    model = learn(space, history)
+    if model is None:
+        return ranked
+    expected = model.mean([merit.params for merit in ranked])
+    return [ranked[index] for index in sorted(range(len(ranked)), key=lambda index: -expected[index])]
+
+
+def _diverse(space: Sequence[Parameter], ranked: Sequence[Merit], count: int) -> list[Merit]:
+    """Return the first `count` that differ from each other; the alike ones only when there are no others."""
+    chosen: list[Merit] = []
+    alike: list[Merit] = []
+    for merit in ranked:
+        if len(chosen) == count:
+            break
+        same = any(_alike(space, merit.params, other.params) for other in chosen)
+        (alike if same else chosen).append(merit)
+    # The alike ones are in order already.
+    return [*chosen, *alike][:count]
+
+
+def _alike(space: Sequence[Parameter], one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether two settings are nearly the same."""
+    for parameter in space:
+        a, b = one.get(parameter.name), other.get(parameter.name)
+        if (parameter.name in one) != (parameter.name in other):
+            return False
+        if parameter.name not in one:
+            continue
+        if parameter.kind == CHOICE or not isinstance(a, int | float) or not isinstance(b, int | float):
+            if (type(a), a) != (type(b), b):
+                return False
+        elif abs(parameter.to_unit(a) - parameter.to_unit(b)) > ALIKE:
+            return False
+    return True
+
+
+def _promotions(phase: Phase, space: Sequence[Parameter], known: Known) -> list[_Pick]:
+    """Return what a stage begins with: settings to try first, or survivors and controls."""
+    if not known.before:
+        return [_Pick(params, START) for params in known.start[: phase.wave_sizes[0]]]
+    room = phase.wave_sizes[0]
+    count = min(survivors_wanted(phase.survivors, known.trust, phase.trials), room)
+    everything = [merit for merit in merits(known.before) if math.isfinite(merit.mean)]
+    if carries_over(known.trust):
+        best = promoted(phase.sampler, space, known.before, count, known.history)
+    else:
+        # The ranking says nothing here: any of them may be good, and the best seen is as good a guess as any.
+        best = [*everything[:1], *_spread(everything[1:], count - 1)]
+    taken = {setting_id(merit.params) for merit in best}
+    rest = [merit for merit in everything if setting_id(merit.params) not in taken]
+    others = _spread(rest, min(phase.controls, room - len(best)))
+    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in best] + [
+        _Pick(merit.params, CONTROL, merit.trial_id) for merit in others
+    ]
+
+
+def _spread(ranked: Sequence[Merit], count: int) -> list[Merit]:
+    """Return settings from all over a ranking."""
+    count = max(0, min(count, len(ranked)))
+    return [ranked[int((i + 0.5) * len(ranked) / count)] for i in range(count)]
+
+
+def _new(
+    phase: Phase, space: Sequence[Parameter], count: int, seed: int, known: Known, picks: Sequence[_Pick]
+) -> list[_Pick]:
+    """Return what else a wave runs: new settings, and with the model also settings of the stage before."""
+    taken = [item.spec.params for item in known.own] + [pick.params for pick in picks]
+    if phase.sampler != "model":
+        fresh = sample(space, count, phase.sampler, seed, known.history, scale=known.scale, taken=taken)
+        return [_Pick(params, SAMPLED) for params in fresh]
+    from orchestrator.planning.model import propose
+
+    names = {setting_id(params) for params in taken}
+    lower = {
+        item.spec.setting_id: item.spec
+        for item in known.before
+        if item.spec.setting_id not in names and math.isfinite(item.objective)
+    }
+    fresh = propose(space, count, seed, known.history, [spec.params for spec in lower.values()], taken=taken)
+    return [
+        _Pick(params, SURVIVOR, lower[setting_id(params)].trial_id)
+        if setting_id(params) in lower
+        else _Pick(params, SAMPLED)
+        for params in fresh
+    ]
+
+
+def derive_seed(*parts: object) -> int:
     """Derive a seed that is the same on any machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -17,7 +17,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.results.analysis import matched, objective_range, ranks, spearman, thinned
+from orchestrator.results.analysis import matched, objective_range, planned_trials, ranks, spearman, thinned
 from orchestrator.results.load import Results
 from orchestrator.results.schema import text as storable
 
@@ -79,11 +79,12 @@ def funnel(results: Results) -> go.Figure:
     phases = [phase for phase in results.plan["phases"] if phase["name"] in results.stages]
     labels = [f"<b>{plain(phase['name'], 24)}</b><br>{scale_text(phase)}" for phase in phases]
     counts = results.trials.groupby(["stage", "state"], observed=False).size()
+    planned = planned_trials(results)
     figure = go.Figure()
     done = np.zeros(len(phases))
     for state, colour in STATES.items():
         if state == "not yet":
-            number = np.asarray([phase["trials"] for phase in phases]) - done
+            number = np.asarray([planned[phase["name"]] for phase in phases]) - done
         else:
             number = np.asarray([counts.get((phase["name"], state), 0) for phase in phases])
         done += number
@@ -141,7 +142,7 @@ def slices(results: Results, parameters: Sequence[str] | None = None) -> go.Figu
         row, col = number // _columns(names) + 1, number % _columns(names) + 1
         axis = _Axis(results, name)
         for order, stage in enumerate(results.stages):
-            rows = thinned(results, stage, MOST_POINTS)
+            rows = axis.there(thinned(results, stage, MOST_POINTS))
             trace = go.Scatter(
                 x=axis.positions(rows, jitter=0.5),
                 y=rows["objective"],
@@ -246,7 +247,7 @@ class _Axis:
             any(spec["kind"] == "choice" for spec in specs)
             or results.trials[self.column].dtype.kind not in "if"
         ):
-            seen = results.trials[self.column].drop_duplicates().tolist()
+            seen = results.trials[self.column].dropna().drop_duplicates().tolist()
             declared = [value for spec in specs for value in spec.get("values", [])]
             keys = [self._key(value) for value in (declared or sorted(seen, key=str))]
             self.values = list(dict.fromkeys([*keys, *map(self._key, seen)]))
@@ -261,6 +262,10 @@ class _Axis:
 
     def place(self, value: Any) -> float:
         return float(value) if self.values is None else float(self.values.index(self._key(value)))
+
+    def there(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Leave out the trials whose settings do not have the parameter."""
+        return rows[rows[self.column].notna()]
 
     def positions(self, rows: pd.DataFrame, jitter: float = 0.0) -> list[float]:
         places = [self.place(value) for value in rows[self.column]]
@@ -301,7 +306,7 @@ def _ranges(results: Results, name: str, axis: _Axis) -> list[go.Scatter]:
 def _points_over_stages(results: Results, name: str, axis: _Axis) -> list[go.Scatter]:
     traces = []
     for order, stage in enumerate(results.stages):
-        rows = thinned(results, stage, MOST_POINTS)
+        rows = axis.there(thinned(results, stage, MOST_POINTS))
         x = [order + 0.7 * shift for shift in _spread(len(rows))]
         traces.append(
             go.Scatter(

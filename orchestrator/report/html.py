@@ -20,7 +20,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from orchestrator.report import figures
+from orchestrator.report import figures, trust
 from orchestrator.results.analysis import (
     failures,
     final_settings,
@@ -73,6 +73,8 @@ def page(results: Results, now: float) -> str:
         _section("Best settings", _best(results)),
         _section("Final runs and ensemble", _ensemble(results)),
         _section("Ranges and why", _ranges(results)),
+        _section("What matters", table(*trust.importance_table(results))),
+        _section("How far rankings carry over", table(*trust.agreement_table(results))),
         _drawn("How the ranges narrowed", BRIGHT, narrowing),
         _drawn("Objective by parameter", STAGES_APART + _key(results), slices),
         _drawn("Learning curves", CURVES, curves),
@@ -145,9 +147,11 @@ def number(value: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table that scrolls sideways on a narrow screen."""
+    """Return a table that scrolls sideways on a narrow screen; nothing where there are no rows."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
+    if not body:
+        return ""
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -247,13 +251,8 @@ def _ensemble(results: Results) -> str:
         for key, name in names.items()
         if any(key in side for side in sides)
     ]
-    columns = {
-        "member": "trial_id",
-        "setting": "setting_id",
-        "seed": "seed",
-        "step": "step",
-        "weight": "weight",
-    }
+    same = ("seed", "step", "weight")
+    columns = {"member": "trial_id", "setting": "setting_id"} | {key: key for key in same}
     members = [[one.get(key) for key in columns.values()] for one in found.get("members", [])]
     samples = f" ({number(found['test_samples'])} samples)" if found.get("test_samples") else ""
     combine = html.escape(str(found.get("combine", "")))
@@ -279,8 +278,11 @@ def _ranges(results: Results) -> str:
     rows = []
     for name in names:
         specs = [results.spaces[stage].get(name) for stage in stages]
-        rows.append([Markup(f"<b>{html.escape(name)}</b>"), *(_range(spec) for spec in specs)])
-    return table(["parameter", *stages], rows) if rows else ""
+        when = next((spec["when"] for spec in specs if spec and spec.get("when")), "")
+        condition = f"<small>only when {html.escape(when)}</small>" if when else ""
+        head = Markup(f"<b>{html.escape(name)}</b>{condition}")
+        rows.append([head, *(_range(spec) for spec in specs)])
+    return table(["parameter", *stages], rows)
 
 
 def _range(spec: Mapping[str, Any] | None) -> Markup:

@@ -65,8 +65,9 @@ class Progress:
                 self.note(f"{phase.name}: task {task} of submission {submission.number} was lost ({reason})")
             case Reconcile(phase, submission):
                 self.note(f"{phase.name}: settling the interrupted submission {submission.intent.token}")
-            case Freeze(phase):
-                self.note(f"{phase.name}: choosing its settings")
+            case Freeze(phase, wave):
+                part = f" (wave {wave + 1} of {len(phase.wave_sizes)})" if len(phase.wave_sizes) > 1 else ""
+                self.note(f"{phase.name}: choosing its settings{part}")
             case _:
                 pass  # the others are over before a person has read of them
 

@@ -15,7 +15,9 @@ from rich.text import Text
 
 from orchestrator.control.decide import CANCELLED, DONE, PAUSED, STUCK
 from orchestrator.control.standing import PhaseStanding, Standing
+from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
 from orchestrator.planning.plan import Phase, Plan
+from orchestrator.planning.trust import describe
 from orchestrator.space import Parameter, show
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 
@@ -51,8 +53,14 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
     return result
 
 
-def show_plan(console: Console, plan: Plan, space: Sequence[Parameter], directory: Path) -> None:
-    """Print the ladder, the ranges and the price."""
+def show_plan(
+    console: Console,
+    plan: Plan,
+    space: Sequence[Parameter],
+    directory: Path,
+    tied: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the ladder, the ranges with their conditions, what is tied to them, and the price."""
     aim = "highest" if plan.mode == "max" else "lowest"
     console.print(f"[bold]{escape(plan.name)}[/]: the {aim} {escape(plan.metric)}")
     numbers = ("samples", "classes", "epochs", "trials", "tasks", "at once", "time")
@@ -60,11 +68,17 @@ def show_plan(console: Console, plan: Plan, space: Sequence[Parameter], director
     for phase in plan.phases:
         ladder.add_row(escape(phase.name), *_ladder_row(phase))
     console.print(ladder)
+    for note in plan.notes:
+        console.print(Text(note), soft_wrap=False)
     for phase, after in zip(plan.phases, [*plan.phases[1:], None], strict=True):
         console.print(Text(f"{phase.name}: {_story(phase, after)}"), soft_wrap=False)
-    ranges = table("parameter", "range", "hard limits")
+    conditions = ["only when"] if any(parameter.when for parameter in space) else []
+    ranges = table("parameter", "range", *conditions, "hard limits")
     for parameter in space:
-        ranges.add_row(escape(parameter.name), escape(parameter.describe()), _limits(parameter))
+        when = [escape(parameter.when)] if conditions else []
+        ranges.add_row(escape(parameter.name), escape(parameter.span()), *when, _limits(parameter))
+    for name, expression in (tied or {}).items():
+        ranges.add_row(escape(name), escape(f"= {expression}"))
     console.print(ranges)
     console.print(_price(plan))
     for warning in plan.warnings:
@@ -83,7 +97,7 @@ def _ladder_row(phase: Phase) -> list[str]:
         samples,
         str(scale.classes) if scale.classes is not None else "all",
         str(scale.epochs) if scale.epochs is not None else "job's",
-        str(phase.trials),
+        f"{phase.trials} + {phase.repeats}" if phase.repeats else str(phase.trials),
         f"{phase.tasks} × {phase.batch}",
         str(phase.array),
         duration(seconds),
@@ -97,10 +111,15 @@ def _story(phase: Phase, after: Phase | None) -> str:
     if phase.kind == FINAL:
         seeds = phase.trials // phase.survivors
         kept = phase.scale.checkpoints
-        return f"the best {phase.survivors} settings from {seeds} seeds, {kept} checkpoints kept of each run"
+        best = "the best setting" if phase.survivors == 1 else f"the best {phase.survivors} settings"
+        return f"{best} from {seeds} seed{'s' * (seeds > 1)}, {kept} checkpoints kept of each run"
     new = phase.trials - phase.survivors - phase.controls
     promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
     text = f"{promoted}{new} new settings by {phase.sampler}"
+    if phase.waves > 1:
+        text += f", drawn in {phase.waves} waves"
+    if phase.repeats:
+        text += f", then its best {phase.repeats} again from other seeds"
     if after is not None and after.kind == STAGE:
         return f"{text}; then every range is narrowed to where the best {phase.keep:.0%} were"
     return f"{text}; then the best go on to full scale" if after is not None else text
@@ -116,10 +135,14 @@ def _limits(parameter: Parameter) -> str:
 def _price(plan: Plan) -> str:
     total = plan.total
     parts = [f"total: [bold]{hours(total.hours, plan.unit)}[/]"]
+    if plan.budget:
+        budget = parse_budget(plan.budget)
+        cost = planned_cost(plan.phases, budget)
+        parts.append(f"{'?' if cost is None else show_amount(cost)} of a budget of {budget.show()}")
     if total.trained_samples is not None:
         parts.append(f"{total.trained_samples:,.0f} samples trained")
     if plan.full_scale_share is not None:
-        trials = sum(phase.trials for phase in plan.phases if phase.kind != ENSEMBLE)
+        trials = sum(phase.runs for phase in plan.phases if phase.kind != ENSEMBLE)
         parts.append(f"{plan.full_scale_share:.1%} of what {trials} trials at full scale would take")
     return ", ".join(parts)
 
@@ -134,12 +157,13 @@ def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] 
         phases.add_row(
             escape(phase.name),
             bar,
-            f"{phase.done}/{phase.planned}",
+            _done(phase),
             str(phase.running or ""),
             _failed(phase),
             "" if phase.best is None else f"{phase.best:.4f}",
         )
     parts: list[RenderableType] = [_headline(standing), phases]
+    parts += [Text(describe(one)) for one in standing.agreements]
     unreadable = sum(phase.unreadable for phase in standing.phases)
     if unreadable:
         parts.append(Text(f"{unreadable} unreadable lines in the records were passed over", style="yellow"))
@@ -148,8 +172,14 @@ def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] 
     return Group(*parts)
 
 
+def _done(phase: PhaseStanding) -> str:
+    wave = f", wave {phase.wave} of {phase.waves}" if phase.wave and phase.waves > 1 else ""
+    return f"{phase.done}/{phase.planned}{wave}"
+
+
 def _failed(phase: PhaseStanding) -> str:
     parts = [
+        f"{phase.pruned} pruned" if phase.pruned else "",
         f"{phase.failed}" if phase.failed else "",
         f"{phase.diverged} diverged" if phase.diverged else "",
     ]
@@ -180,10 +210,12 @@ def best_phase(standing: Standing) -> PhaseStanding | None:
 
 def ranges_view(spaces: Mapping[str, Sequence[Parameter]]) -> Group:
     """Return each parameter's range in every stage, and why it is what it is in the last one."""
-    ranges = table("parameter", *spaces)
-    names = [parameter.name for parameter in next(iter(spaces.values()))]
-    for index, name in enumerate(names):
-        ranges.add_row(escape(name), *(escape(space[index].describe()) for space in spaces.values()))
+    first = next(iter(spaces.values()))
+    conditional = any(parameter.when for parameter in first)
+    ranges = table("parameter", *spaces, *(["only when"] if conditional else []))
+    for index, parameter in enumerate(first):
+        spans = [escape(space[index].span()) for space in spaces.values()]
+        ranges.add_row(escape(parameter.name), *spans, *([escape(parameter.when)] if conditional else []))
     if len(spaces) == 1:
         return Group(ranges)
     lines = [

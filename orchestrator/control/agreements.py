@@ -1,0 +1,53 @@
+"""Agreements: how far rankings carry over between the phases that have run so far, from facts alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.planning.trust import Agreement, agreement
+from orchestrator.sweep.directory import ENSEMBLE
+from orchestrator.sweep.records import FAILED, PRUNED
+
+if TYPE_CHECKING:
+    from orchestrator.planning.evidence import StageResults
+    from orchestrator.planning.plan import Plan
+    from orchestrator.sweep.facts import PhaseFacts
+
+
+def agreements(plan: Plan, phases: Sequence[PhaseFacts]) -> tuple[Agreement, ...]:
+    """Measure each pair of phases that follow each other, the final runs among them.
+
+    Args:
+        plan: the sweep's plan.
+        phases: what is known of its phases, in their order; pairs without a setting in common are left out.
+    """
+    ran = [known for known in phases if known.phase.kind != ENSEMBLE and known.outcomes]
+    results = [_results(known, plan) for known in ran] if len(ran) > 1 else []
+    pairs = [agreement(low, high) for low, high in itertools.pairwise(results)]
+    return tuple(found for found in pairs if found is not None)
+
+
+def _results(known: PhaseFacts, plan: Plan) -> StageResults:
+    from orchestrator.planning.evidence import StageResults
+    from orchestrator.planning.samplers import Observation
+
+    seen = []
+    for spec in known.trials:
+        outcome = known.outcomes.get(spec.trial_id)
+        if outcome is None or outcome.state == FAILED:
+            continue
+        value = outcome.metrics.get(plan.metric, math.nan)
+        signed = value if plan.mode == "max" else -value
+        # Only which setting it is matters here.
+        seen.append(
+            Observation(
+                {"setting": spec.setting_id},
+                signed if math.isfinite(signed) else -math.inf,
+                settled=outcome.state != PRUNED,
+            )
+        )
+    # The scale does not enter into an agreement.
+    return StageResults(name=known.phase.name, scale=1.0, observations=tuple(seen))

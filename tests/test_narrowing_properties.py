@@ -1,0 +1,139 @@
+"""Narrowing: what must hold for any results."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from made_results import histories
+from orchestrator.planning import importance
+from orchestrator.planning.evidence import standing
+from orchestrator.planning.narrowing import StageResults, narrow
+from orchestrator.planning.samplers import Observation, sample
+from orchestrator.planning.trust import Agreement
+from orchestrator.space import CHOICE, INT, Parameter
+
+KEEP, MARGIN = 0.25, 0.2
+Case = tuple[tuple[Parameter, ...], list[StageResults]]
+
+trusts = st.sampled_from(
+    [
+        None,
+        Agreement(low="a", high="b", settings=12, correlation=0.8, interval=(0.6, 0.9)),
+        Agreement(low="a", high="b", settings=8, correlation=0.3, interval=(-0.2, 0.6)),
+        Agreement(low="a", high="b", settings=20, correlation=0.02, interval=(-0.2, 0.25)),
+        Agreement(low="a", high="b", settings=3, correlation=math.nan, interval=(-1.0, 1.0)),
+    ]
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_importance() -> Iterator[None]:
+    """Many examples: by the fast evaluator alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "FEW_RESULTS", 0)
+        yield
+
+
+slow = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+
+def best_with(name: str, stages: Sequence[StageResults]) -> list[Observation]:
+    """The best trials of the last stage among those that have a parameter; several when they are equal."""
+    there = [
+        seen for seen in stages[-1].observations if name in seen.params and math.isfinite(seen.objective)
+    ]
+    top = min((standing(seen) for seen in there), default=None)
+    return [seen for seen in there if standing(seen) == top]
+
+
+@slow
+@given(histories(), st.floats(0.01, 1), st.floats(0, 2), trusts)
+def test_what_holds_for_any_results(case: Case, keep: float, margin: float, trust: Agreement | None) -> None:
+    space, stages = case
+    after = narrow(space, stages, keep=keep, margin=margin, trust=trust)
+    assert [p.name for p in after] == [p.name for p in space]
+    for before, now in zip(space, after, strict=True):
+        best = best_with(now.name, stages)
+        assert not best or any(now.contains(seen.params[now.name]) for seen in best)
+        assert now.reason != before.reason
+        assert (now.kind, now.log, now.limits) == (before.kind, before.log, before.limits)
+        assert (now.ordered, now.when) == (before.ordered, before.when)
+        if now.kind == CHOICE:
+            assert now.values
+            known = {(type(v), v) for v in before.values} | {
+                (type(seen.params[now.name]), seen.params[now.name]) for seen in best
+            }
+            assert {(type(v), v) for v in now.values} <= known
+            continue
+        assert math.isfinite(now.low)
+        assert math.isfinite(now.high)
+        assert now.low <= now.high
+        floor, ceiling = now.limits
+        assert floor is None or now.low >= floor
+        assert ceiling is None or now.high <= ceiling
+        assert not now.log or now.low > 0
+        if now.kind == INT:
+            assert isinstance(now.low, int)
+            assert isinstance(now.high, int)
+
+
+@slow
+@given(histories(), st.randoms(use_true_random=False), trusts)
+def test_the_order_of_the_results_does_not_matter(
+    case: Case, shuffle: random.Random, trust: Agreement | None
+) -> None:
+    space, stages = case
+    mixed = []
+    for stage in stages:
+        seen = [replace(one, params=dict(reversed(list(one.params.items())))) for one in stage.observations]
+        shuffle.shuffle(seen)
+        mixed.append(replace(stage, observations=tuple(seen)))
+    expected = narrow(space, stages, keep=KEEP, margin=MARGIN, trust=trust)
+    assert narrow(space, mixed, keep=KEEP, margin=MARGIN, trust=trust) == expected
+
+
+@slow
+@given(histories(), st.floats(0, 1), st.integers(1, 40), st.booleans())
+def test_worse_trials_never_throw_the_best_region_out(
+    case: Case, where: float, number: int, diverged: bool
+) -> None:
+    space, stages = case
+    finite = [seen.objective for seen in stages[-1].observations if math.isfinite(seen.objective)]
+    worst = -math.inf if diverged else min(finite, default=0.0) - 1
+    worse = tuple(
+        Observation({p.name: p.from_unit((where + i / 50) % 1) for p in space}, worst, stages[-1].scale)
+        for i in range(number)
+    )
+    more = [*stages[:-1], replace(stages[-1], observations=(*stages[-1].observations, *worse))]
+    settled = [seen for seen in stages[-1].observations if seen.settled and math.isfinite(seen.objective)]
+    for now in narrow(space, more, keep=KEEP, margin=MARGIN, trust=None):
+        there = sorted(
+            (seen for seen in settled if now.name in seen.params), key=lambda seen: -seen.objective
+        )
+        if now.kind == CHOICE or len(there) < 4 or there[2].objective == there[3].objective:
+            continue
+        # All of where the three best lie is still inside, whatever else was found to be bad.
+        assert all(now.contains(seen.params[now.name]) for seen in there[:3])
+
+
+@slow
+@given(histories(), st.integers(0, 9), trusts)
+def test_a_narrowed_space_can_be_sampled_and_narrowed_again(
+    case: Case, seed: int, trust: Agreement | None
+) -> None:
+    space, stages = case
+    after = narrow(space, stages, keep=KEEP, margin=MARGIN, trust=trust)
+    found = tuple(
+        Observation(params, float(i % 5)) for i, params in enumerate(sample(after, 12, "sobol", seed))
+    )
+    for seen in found:
+        assert all(p.contains(seen.params[p.name]) for p in after)
+    again = [*stages, StageResults(name="next", scale=1.0, observations=found)]
+    narrow(after, again, keep=KEEP, margin=MARGIN, trust=trust)
