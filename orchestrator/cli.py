@@ -87,21 +87,32 @@ def plan(file: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -
       orchestrate plan sweep.yaml stages.coarse.trials=128 slurm=gpu --dry-run
       orchestrate plan sweep.yaml --json
     """
+    from orchestrator.control.agreements import agreements
     from orchestrator.control.create import freeze_plan, work_out
     from orchestrator.planning.plan import plan_to_json
+    from orchestrator.planning.trust import describe, told
     from orchestrator.report.terminal import show_plan
     from orchestrator.space import to_json
+    from orchestrator.sweep.facts import read_facts
 
     planned = work_out(file, _checked(overrides))
+    ran = read_facts(planned.directory, planned.plan).phases if planned.existing else ()
+    agreed = agreements(planned.plan, ran)
     if not dry_run:
         freeze_plan(planned)
     if as_json:
         content = plan_to_json(planned.plan)
         content["space"] = to_json(planned.space, "")["parameters"]
+        content["tied"] = dict(planned.config.tied)
+        content["agreements"] = [told(one) for one in agreed]
         content["directory"] = str(planned.directory.path)
         click.echo(json.dumps(content, indent=1))
         return
-    show_plan(_console(), planned.plan, planned.space, _short(planned.directory.path))
+    show_plan(
+        _console(), planned.plan, planned.space, _short(planned.directory.path), tied=planned.config.tied
+    )
+    for one in agreed:
+        click.echo(describe(one))
     if not dry_run:
         click.echo(f"frozen; run it: orchestrate run {_short(planned.directory.path)}")
 
@@ -243,6 +254,27 @@ def report(directory: Path) -> None:
     sweep = _open(directory, ())
     refresh(sweep)
     click.echo(_short(sweep.directory.report))
+
+
+@main.command()
+@_directory
+@click.argument("amount", required=False)
+def budget(directory: Path, amount: str | None) -> None:
+    """Show what a sweep may cost, or allow it another AMOUNT from now on.
+
+    \b
+    Examples:
+      orchestrate budget sweeps/digits
+      orchestrate budget sweeps/digits "60 gpu-hours"
+    """
+    from orchestrator.control.allow import allow, allowance
+
+    sweep = _open(directory, ())
+    if amount is not None:
+        allow(sweep, amount)
+    click.echo(allowance(sweep))
+    if amount is not None:
+        click.echo(f"go on: orchestrate run {_short(directory)}")
 
 
 @main.command()

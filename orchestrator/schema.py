@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
-SAMPLERS = ("sobol", "random", "tpe", "grid")
+SAMPLERS = ("sobol", "random", "grid", "tpe", "gp", "cmaes", "model")
 CLASS_RULES = ("first", "random")
 MEMBERS = ("seeds", "settings", "checkpoints")
 COMBINE = ("greedy", "average")
+DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 GROUPS = ("jobs", "datasets", "slurm")
 SCALE_KEYS = ("data", "classes", "class_rule", "epochs", "validation_size", "seed", "checkpoints")
 
@@ -43,7 +44,7 @@ class StageConfig:
     epochs: int | None = None
     # validation samples to measure on; null is all
     validation_size: int | None = None
-    # sobol, random, tpe, grid
+    # sobol, random, grid; of those that learn: tpe, gp (Gaussian process), cmaes, model
     sampler: str = "sobol"
     # the share of this stage's trials that counts as good when the next ranges are drawn
     keep: float = 0.25
@@ -53,16 +54,32 @@ class StageConfig:
     survivors: int | None = None
     # settings not among the best that run again too, so that the ranking can be compared; null is an eighth
     controls: int | None = None
+    # the trials are drawn in so many waves, each after the results of the waves before
+    waves: int = 1
+    # with this share of its trials in, the next stage begins; stragglers run on and still count later.
+    # 1.0 waits for all: the trials are then the same whatever the timing
+    close: float = 1.0
+    # stop a trial that is not among the best 1/prune at a rung of its epochs (3 is usual); which ones these
+    # are depends on the order in which they come by. 0 stops none
+    prune: float = 0.0
+    # further runs of the best settings, with other seeds, after the stage's trials
+    repeats: int = 0
+    # the parameters to tune, all others held at their best so far; empty is all, [auto] those that were
+    # measured to matter
+    tune: list[str] = field(default_factory=list)
 
 
 @dataclass
 class FinalConfig:
     """Full-scale runs of the best settings."""
 
-    # settings; 0 leaves the final runs out
-    top: int = 3
-    # runs of each setting
-    seeds: int = 3
+    # settings; 0 leaves the final runs out; null is 3, or what the budget pays for with `stages: auto`
+    top: int | None = None
+    # runs of each setting; null as for top
+    seeds: int | None = None
+    # with `stages: auto`: the share of the budget that is left for these runs; null is 0.3, or what
+    # top and seeds cost where both are given
+    share: float | None = None
     # epochs of each; null leaves the job's own
     epochs: int | None = None
     # checkpoints kept along each run: the candidates of the ensemble
@@ -105,6 +122,9 @@ class JobConfig:
     config: dict[str, Any] = field(default_factory=dict)
     # where in `config` the planner writes a stage's scale: data, classes, class_rule, epochs, ...
     scale: dict[str, str] = field(default_factory=dict)
+    # options of config groups by the parameter that chooses: {optimizer: {sgd: {...}, adam: {...}}}; files
+    # such as optimizer/sgd.yaml beside the sweep file are put here when it is planned
+    groups: dict[str, Any] = field(default_factory=dict)
     # hard limits [low, high] of parameters, null for none: a range never moves past them
     limits: dict[str, Any] = field(default_factory=dict)
     cost: CostConfig = field(default_factory=CostConfig)
@@ -153,12 +173,28 @@ class SweepConfig:
     metric: MetricConfig = field(default_factory=MetricConfig)
     # what may vary, in Hydra's sweep grammar; keys are dotted paths in the job's config
     space: dict[str, Any] = field(default_factory=dict)
+    # conditions by parameter, expressions over others: it is searched only where they hold
+    when: dict[str, Any] = field(default_factory=dict)
+    # keys of the job's config that are computed from parameters, by an expression
+    tied: dict[str, Any] = field(default_factory=dict)
+    # settings tried first in the first stage: mappings of parameters, or YAML files that hold a list of them.
+    # What a setting leaves out is as in the job's config
+    start_from: list[Any] = field(default_factory=list)
+    # the most that all of it may cost: 40 gpu-hours, 12 core-hours, 3e8 samples, 20 trainings (at full scale)
+    budget: str | None = None
+    # the ladder, from the cheapest stage up; the text auto has it worked out from the budget
     stages: dict[str, StageConfig] = field(default_factory=dict)
     final: FinalConfig = field(default_factory=FinalConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     jobs: JobConfig = field(default_factory=JobConfig)
     datasets: dict[str, Any] = field(default_factory=dict)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+
+
+def final_runs(final: FinalConfig) -> tuple[int, int]:
+    """Return how many settings the final runs have, and how many runs each of them."""
+    top = DEFAULT_TOP if final.top is None else final.top
+    return top, DEFAULT_SEEDS if final.seeds is None else final.seeds
 
 
 def sweep_directory(config: SweepConfig) -> Path:

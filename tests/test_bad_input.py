@@ -113,7 +113,7 @@ def test_the_good_files_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (
             "name: tiny",
             "name: tiny\nhydra: {}",
-            "sweep.yaml: hydra: unknown key 'hydra'. Valid: datasets, dir,",
+            "sweep.yaml: hydra: unknown key 'hydra'. Valid: budget, datasets, dir,",
         ),
     ],
 )
@@ -132,13 +132,18 @@ def test_space_key_that_is_a_group_of_the_jobs_config(refusal: Refusal) -> None:
     spoiled = _edited(OWN, "  lr: tag(log, interval(1e-4, 1.0))", "  optimizer: choice(1, 2)")
     message = refusal(spoiled)
     assert message.startswith("sweep.yaml: space.optimizer: is a group")
-    assert message.endswith("optimizer.momentum, optimizer.nesterov")
+    assert "In it: optimizer.momentum, optimizer.nesterov. To choose between whole groups, give" in message
+
+
+@pytest.mark.parametrize("declared", ["interval(1, 1)", "int(interval(1.2, 1.4))", "3"])
+def test_space_in_which_nothing_varies(refusal: Refusal, declared: str) -> None:
+    message = refusal(_edited(OWN, "tag(log, interval(1e-4, 1.0))", declared))
+    assert message.startswith("sweep.yaml: space: nothing varies: every parameter has one value")
 
 
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ("interval(1, 1)", "interval(1, 1) is empty. Write 1 to hold it fixed"),
         ("interval(2, 0.5)", "interval(2, 0.5) is reversed. Write interval(0.5, 2)"),
         (
             "tag(log, interval(0, 1))",
@@ -146,17 +151,14 @@ def test_space_key_that_is_a_group_of_the_jobs_config(refusal: Refusal) -> None:
         ),
         ("tag(log, interval(-1, 1))", "a logarithm over -1."),
         ("interval(1, inf)", "interval(1.0, inf) is not finite"),
-        ("int(interval(1.2, 1.4))", "interval(1, 1) is empty"),
-        ("range(3, 1)", "an empty list of choices"),
+        ("range(3, 1)", "range(3, 1) is reversed. Write range(1, 3)"),
         ("choice()", "'choice()' is not in Hydra's sweep grammar"),
         ("interval(1)", "'interval(1)' is not in Hydra's sweep grammar"),
         ("interval(a, b)", "'interval(a, b)' is not in Hydra's sweep grammar"),
         ("nonsense(", "'nonsense(' is not in Hydra's sweep grammar"),
-        ("choice([1, 2], 3)", "a choice is a number, text, true, false or null"),
-        ("glob(*)", "a choice is a number, text, true, false or null"),
+        ("glob(*)", "a pattern names no choices. Write them out: choice(a, b)"),
         ("[]", "an empty list of choices"),
-        ("[[1, 2], [3]]", "a choice is a number, text, true, false or null"),
-        ("{low: 1, high: 2}", "a choice is a number, text, true, false or null"),
+        ("{low: 1, high: 2}", "is a mapping, not a range. Write interval(low, high), or"),
         ("null", "has no range"),
         ("", "has no range"),
     ],
@@ -464,3 +466,35 @@ def test_plan_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         result = CliRunner().invoke(main, ["status", "old"])
         assert result.exit_code == 2, (content, result.exception)
         assert f"plan.json: {message}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("close: 0", "stages.coarse.close: 0 is not a share of the trials. 1.0 waits for all"),
+        ("close: 1.5", "stages.coarse.close: 1.5 is not a share of the trials. 1.0 waits for all"),
+        ("close: .nan", "stages.coarse.close: nan is not a share of the trials. 1.0 waits for all"),
+        (
+            "prune: 1",
+            "stages.coarse.prune: 1 can't be: the best 1/prune go on at each rung. "
+            "Write 3 to keep a third, or 0 to stop none",
+        ),
+        ("prune: -3", "stages.coarse.prune: -3 can't be: "),
+        ("prune: .inf", "stages.coarse.prune: inf can't be: "),
+        ("prune: .nan", "stages.coarse.prune: nan can't be: "),
+        ("waves: 0", "stages.coarse.waves: 0 is too few; the least is 1"),
+        (
+            "waves: 9",
+            "stages.coarse.waves: 8 trials can't be drawn in 9 waves. A wave has at least one trial",
+        ),
+        (
+            "waves: 2, sampler: grid",
+            "stages.coarse.waves: a grid is drawn at once. Leave waves out, or take sampler: sobol",
+        ),
+        ("repeats: -1", "stages.coarse.repeats: -1 runs can't be. 0 repeats none"),
+        ("tune: [lrr]", "stages.coarse.tune: 'lrr' is not known. Did you mean 'lr'?"),
+    ],
+)
+def test_how_a_stage_goes(refusal: Refusal, added: str, message: str) -> None:
+    spoiled = _edited(OWN, "coarse: {trials: 8, data: 0.5, epochs: 1}", f"coarse: {{trials: 8, {added}}}")
+    assert refusal(spoiled).startswith(f"sweep.yaml: {message}")

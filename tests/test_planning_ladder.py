@@ -231,3 +231,27 @@ def test_what_a_trial_holds(slurm: SlurmConfig, unit: str, share: float) -> None
     config.slurm = slurm
     price = Price.of(config)
     assert (price.unit, price.share) == (unit, share)
+
+
+def test_a_plan_of_before_waves_is_read(here: Path) -> None:
+    plan = own(OWN).plan
+    content = plan_to_json(plan)
+    for phase in content["phases"]:
+        for key in ("waves", "close", "prune", "repeats", "tune"):
+            del phase[key]
+    assert plan_from_json(content) == plan
+
+
+def test_how_a_stage_goes_is_planned_and_priced(here: Path) -> None:
+    text = OWN.replace(
+        "coarse: {trials: 10, data: 0.5, epochs: 1}",
+        "coarse: {trials: 10, data: 0.5, epochs: 1, waves: 2, repeats: 2, close: 0.9, prune: 3, tune: [lr]}",
+    ).replace("jobs:\n", "jobs:\n  cost: {startup_seconds: 2.0}\n")
+    plan = own(text, "slurm.tasks_at_once=3").plan
+    coarse = phases(plan)["coarse"]
+    assert (coarse.trials, coarse.runs, coarse.wave_sizes) == (10, 12, (5, 5, 2))
+    assert (coarse.close, coarse.prune, coarse.tune) == (0.9, 3.0, ("lr",))
+    assert coarse.cost.seconds == 24.0, "the repeats are paid for too"
+    # What runs side by side is a wave: 2, 2, 1 twice, then the repeats.
+    assert (coarse.batch, coarse.tasks, coarse.array) == (2, 7, 3)
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan

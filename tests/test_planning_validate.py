@@ -49,6 +49,7 @@ def test_the_example_is_good() -> None:
         stage(classes=[0, 9]),
         stage(keep=1.0, margin=0.0),
         stage(trials=1, survivors=1, controls=0),
+        stage(waves=64, close=0.01, prune=1.01, repeats=3, tune=["auto"]),
         lambda config: setattr(config, "final", FinalConfig(top=0, checkpoints=0)),
         lambda config: setattr(config.final, "top", 12),
         lambda config: setattr(config, "name", "größer als 3.5"),

@@ -15,6 +15,7 @@ from orchestrator.sweep.directory import (
     SweepDirectory,
     TrialSpec,
     read_trials,
+    read_waves,
     write_trials,
 )
 
@@ -79,3 +80,17 @@ def test_where_things_lie(tmp_path: Path) -> None:
     assert directory.phase(ENSEMBLE, ENSEMBLE).path == tmp_path / "ensemble"
     assert coarse.records == coarse.path / "records"
     assert directory.plan == tmp_path / "plan.json"
+
+
+def test_waves_are_read_in_order_up_to_the_first_that_is_not_there(tmp_path: Path) -> None:
+    folder = SweepDirectory(tmp_path).phase(STAGE, "coarse")
+    assert read_waves(folder) == []
+    assert [folder.wave(number).name for number in (0, 1, 12)] == [
+        "trials.parquet", "trials-001.parquet", "trials-012.parquet",
+    ]  # fmt: skip
+    assert folder.trials == folder.wave(0)
+    write_trials(folder.wave(0), TRIALS[:1])
+    write_trials(folder.wave(2), TRIALS[1:])
+    assert read_waves(folder) == [TRIALS[:1]]
+    write_trials(folder.wave(1), [])
+    assert read_waves(folder) == [TRIALS[:1], [], TRIALS[1:]]

@@ -188,3 +188,41 @@ def test_reading_changes_nothing(frozen: SweepDirectory) -> None:
     assert read_facts(frozen, PLAN) == read_facts(frozen, read_plan(frozen))
     assert {path: path.read_bytes() for path in frozen.path.rglob("*") if path.is_file()} == before
     assert json.loads(frozen.plan.read_text())["version"] == 1
+
+
+def test_trials_of_all_waves_count_in_their_order(frozen: SweepDirectory) -> None:
+    folder = frozen.phase(STAGE, "coarse")
+    assert read_phase(frozen, COARSE).waves == 1
+    write_trials(folder.wave(1), [])
+    write_trials(folder.wave(2), [TrialSpec(trial_id="d", setting_id="d", params={"x": "d"}, seed=0)])
+    # A wave whose predecessor is missing has not been drawn.
+    write_trials(folder.wave(4), [TrialSpec(trial_id="e", setting_id="e", params={}, seed=0)])
+    record(frozen, 1, 0, end("d"), end("e"))
+    known = read_phase(frozen, COARSE)
+    assert known.waves == 3
+    assert [trial.trial_id for trial in known.trials] == ["a", "b", "c", "d"]
+    assert set(known.outcomes) == {"d"}
+
+
+def test_a_phase_has_closed_when_the_next_has_begun(frozen: SweepDirectory) -> None:
+    submit(frozen, 1, ("a", "b"), ("c",))
+    lose(frozen, 1, 0, "TIMEOUT", "a")
+    record(frozen, 1, 0, end("b"))
+    assert read_facts(frozen, PLAN).phase("coarse").given_up(3) == {}
+    write_trials(frozen.phase(FINAL, FINAL).trials, [])
+    known = read_facts(frozen, PLAN).phase("coarse")
+    assert known.closed and not read_facts(frozen, PLAN).phase(FINAL).closed
+    # c still runs.
+    assert known.given_up(3) == {"a": "its stage had closed"}
+    assert known.exhausted(3) == {}
+    # It was ended by the cluster too often all the same.
+    assert known.given_up(1) == {"a": "ended by the cluster 1 times, last: TIMEOUT"}
+    retry(frozen, 1, 1, "a")
+    assert read_facts(frozen, PLAN).phase("coarse").given_up(3) == {}
+
+
+def test_a_pruned_outcome_says_where_it_stopped(frozen: SweepDirectory) -> None:
+    submit(frozen, 1, TRIALS)
+    record(frozen, 1, 0, {**end("a", "pruned"), "step": 3}, {**end("b", "pruned"), "step": "x"}, end("c"))
+    outcomes = read_phase(frozen, COARSE).outcomes
+    assert {name: outcome.step for name, outcome in outcomes.items()} == {"a": 3, "b": 0, "c": 0}

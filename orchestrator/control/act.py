@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import subprocess
@@ -21,18 +20,14 @@ from orchestrator.control.decide import (
     Stop,
     Submit,
 )
+from orchestrator.control.draw import freeze
 from orchestrator.errors import SubmissionRefused, UserError
-from orchestrator.planning.narrowing import narrow
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.planning.promotion import Finished, final_trials, stage_trials
-from orchestrator.planning.samplers import Observation
 from orchestrator.schema import SweepConfig
-from orchestrator.space import Parameter, from_json, parse_space, to_json
-from orchestrator.sweep.directory import ENSEMBLE, STAGE, SweepDirectory, TrialSpec, write_trials
-from orchestrator.sweep.facts import PhaseFacts, checked_path, compacted_path, read_phase
-from orchestrator.sweep.files import read_json, write_json
+from orchestrator.sweep.directory import SweepDirectory
+from orchestrator.sweep.facts import checked_path, compacted_path, read_facts, read_phase
+from orchestrator.sweep.files import write_json
 from orchestrator.sweep.lease import Lease
-from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.submissions import (
     Intent,
     Loss,
@@ -69,8 +64,8 @@ def perform(action: Action, scene: Scene) -> None:
     match action:
         case CheckJob():
             _check_job(scene)
-        case Freeze(phase):
-            _freeze(scene, phase)
+        case Freeze(phase, wave):
+            freeze(scene.directory, scene.plan, scene.config, phase, wave)
         case Submit(phase, tasks):
             _submit(scene, phase, tasks)
         case Reconcile(phase, submission):
@@ -94,61 +89,6 @@ def _check_job(scene: Scene) -> None:
             file=scene.directory.config,
         )
     write_json(checked_path(scene.directory), {"time": time.time(), "host": socket.gethostname()})
-
-
-def _freeze(scene: Scene, phase: Phase) -> None:
-    folder = scene.directory.phase(phase.kind, phase.name)
-    before = scene.plan.before(phase)
-    known = read_phase(scene.directory, before) if before else None
-    trials: list[TrialSpec]
-    if phase.kind == STAGE:
-        space = _space(scene, before, known)
-        finished = _finished(scene.plan, known) if known else []
-        trials = stage_trials(phase, space, scene.config.seed, finished, _history(scene, phase))
-        write_json(folder.space, to_json(space, phase.name))
-    elif phase.kind == ENSEMBLE:
-        trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=scene.config.seed)]
-    else:
-        assert known is not None, "final runs follow a stage"
-        trials = final_trials(
-            phase, scene.config.final.seeds, scene.config.seed, _finished(scene.plan, known)
-        )
-    write_trials(folder.trials, trials)
-
-
-def _space(scene: Scene, before: Phase | None, known: PhaseFacts | None) -> tuple[Parameter, ...]:
-    """Draw a stage's ranges: as declared for the first, narrowed from the stage before for the others."""
-    if before is None or known is None:
-        return parse_space(scene.config.space, scene.config.jobs.limits, scene.directory.config)
-    searched = from_json(read_json(scene.directory.phase(before.kind, before.name).space))
-    results = [Observation(item.spec.params, item.objective) for item in _finished(scene.plan, known)]
-    return narrow(searched, results, before.keep, before.margin)
-
-
-def _finished(plan: Plan, known: PhaseFacts) -> list[Finished]:
-    """Return a phase's trials that have a result, the objective turned so that larger is better."""
-    finished = []
-    for spec in known.trials:
-        outcome = known.outcomes.get(spec.trial_id)
-        if outcome is None or outcome.state == FAILED:
-            continue
-        value = outcome.metrics.get(plan.metric, math.nan)
-        signed = value if plan.mode == "max" else -value
-        finished.append(Finished(spec=spec, objective=signed if math.isfinite(signed) else -math.inf))
-    return finished
-
-
-def _history(scene: Scene, phase: Phase) -> list[Observation]:
-    """Return all earlier results, each by its rank within its stage: scales differ in level, not in order."""
-    history = []
-    for earlier in scene.plan.stages[: scene.plan.stages.index(phase)]:
-        finished = sorted(
-            _finished(scene.plan, read_phase(scene.directory, earlier)), key=lambda f: f.objective
-        )
-        values = sorted({item.objective for item in finished})
-        ranks = {value: (place + 1) / len(values) for place, value in enumerate(values)}
-        history += [Observation(item.spec.params, ranks[item.objective]) for item in finished]
-    return history
 
 
 def _submit(scene: Scene, phase: Phase, tasks: tuple[tuple[str, ...], ...]) -> None:
@@ -218,7 +158,7 @@ def refresh_results(directory: SweepDirectory, plan: Plan, config: SweepConfig) 
     from orchestrator.results.compact import compact
 
     given_up: dict[str, str] = {}
-    for phase in plan.phases:
-        given_up.update(read_phase(directory, phase).given_up(config.slurm.attempts))
+    for known in read_facts(directory, plan).phases:
+        given_up.update(known.given_up(config.slurm.attempts))
     compact(directory.path, given_up=given_up)
     write_report(directory.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from orchestrator.cluster.interface import Cluster, TaskStatus
@@ -17,7 +18,9 @@ from orchestrator.control.decide import (
     decide,
     in_question,
 )
+from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
+from orchestrator.planning.reprice import within_budget
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import Facts, read_facts
@@ -60,12 +63,17 @@ def advance(
 
 def look(directory: SweepDirectory, plan: Plan, config: SweepConfig, cluster: Cluster) -> Decision:
     """Decide from the facts of this moment; writes nothing."""
-    before = read_facts(directory, plan)
+    before = affordable_facts(directory, plan, config)
     tasks = ask(before, cluster)
     # Records are read again after the queue: a task that has ended has written all that it will.
-    facts = read_facts(directory, plan) if tasks else before
+    facts = affordable_facts(directory, plan, config) if tasks else before
     limits = Limits(attempts=config.slurm.attempts, free_tasks=cluster.slots)
     return decide(facts, tasks, limits)
+
+
+def affordable_facts(directory: SweepDirectory, plan: Plan, config: SweepConfig) -> Facts:
+    """Read all facts, with the plan as its budget pays for it now."""
+    return within_budget(read_facts(directory, plan), Price.of(config), os.path.relpath(directory.path))
 
 
 def ask(facts: Facts, cluster: Cluster) -> dict[TaskKey, TaskStatus]:

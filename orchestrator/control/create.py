@@ -11,15 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.conditions import completed, declared_space
 from orchestrator.config import freeze, load_frozen, load_sweep
 from orchestrator.data.size import dataset_size
 from orchestrator.errors import UserError, nearest
 from orchestrator.explain import blame
+from orchestrator.planning.budget import check_affordable
+from orchestrator.planning.expand import expand
 from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
+from orchestrator.planning.start_from import read_start
 from orchestrator.planning.validate import validate
 from orchestrator.schema import SweepConfig, sweep_directory
-from orchestrator.space import Parameter, parse_space
+from orchestrator.space import Parameter
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import read_plan
@@ -47,18 +51,25 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
     config = load_sweep(file, overrides)
     folder = file.resolve().parent
     with _blaming(file, overrides):
-        space = parse_space(config.space, config.jobs.limits, file)
+        config = completed(config, folder, file)
+        space = declared_space(config, file)
         # Relative paths in a sweep file start at its folder, as they do in its tasks.
         with contextlib.chdir(folder):
             size = dataset_size(config.datasets)
+        expanded = expand(config, size, file)
+        config = expanded.config
         validate(config, space, size, file)
+        # What its files say now is what counts, also when they change or go.
+        config.start_from = list(read_start(config.start_from, file))
+        plan = build_plan(config, space, size, folder, auto=expanded.auto, notes=expanded.notes)
+        if expanded.budget is not None:
+            check_affordable(plan, expanded.budget, file)
         check_importable(config, folder, file)
     directory = SweepDirectory(sweep_directory(config).resolve())
     if directory.plan.exists():
         _same_plan(directory, config)
         plan = read_plan(directory)
         return Planned(config=config, space=space, plan=plan, directory=directory, existing=True)
-    plan = build_plan(config, space, size, folder)
     return Planned(config=config, space=space, plan=plan, directory=directory)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.interface import ALIVE, PENDING, TaskStatus
@@ -31,9 +31,10 @@ class CheckJob:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Draw a phase's ranges and write its trials down."""
+    """Draw a phase's ranges and write its trials down, or those of a further wave."""
 
     phase: Phase
+    wave: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +112,46 @@ def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) ->
     """
     if facts.cancelled:
         return Decision(CANCELLED, _stop_everything(facts, tasks), "cancelled")
-    for index, known in enumerate(facts.phases):
-        if not known.frozen:
-            if message := _cannot_freeze(facts, known.phase):
-                return Decision(STUCK, _compact(facts, limits), message)
-            return Decision(RUNNING, (Freeze(known.phase),))
+    begun = [known for known in facts.phases if known.frozen]
+    if not begun:
+        return Decision(RUNNING, (Freeze(facts.phases[0].phase),))
+    for known in begun:
         if message := _same_error(known):
             return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts, limits)), message)
-        if not settled(known, limits.attempts):
-            steps = _steps(known, tasks, limits)
-            if steps and not facts.checked:
-                return Decision(RUNNING, (CheckJob(),))
-            return Decision(RUNNING, steps or _compact(facts, limits, through=index))
-    return Decision(DONE, _compact(facts, limits))
+    needs = [_need(known, tasks, limits.attempts) for known in begun]
+    # The phases before it have closed: what is left of them is seen to, and not waited for.
+    current = begun[-1]
+    if _ripe(current, needs[-1], limits.attempts) and (begins := _what_begins(facts, len(begun), limits)):
+        return begins
+    steps = _steps(needs, limits.free_tasks)
+    if steps and not facts.checked:
+        return Decision(RUNNING, (CheckJob(),))
+    if len(begun) == len(facts.phases) and settled(current, limits.attempts):
+        # The sweep has its result: stragglers are ended, except what a person asked to have run again.
+        steps += tuple(stop for known in begun[:-1] for stop in _stop(known, tasks, spare_wished=True))
+        if not steps and all(settled(known, limits.attempts) for known in begun):
+            return Decision(DONE, _compact(facts, limits))
+    return Decision(RUNNING, steps or _compact(facts, limits, through=len(begun) - 1))
+
+
+def _what_begins(facts: Facts, begun: int, limits: Limits) -> Decision | None:
+    """Decide on what comes after a phase with enough results: its next wave, or the next phase.
+
+    Returns:
+        The decision; None when it was the last phase, or when stragglers may still bring what the next needs.
+    """
+    current = facts.phases[begun - 1]
+    more = current.waves < len(current.phase.wave_sizes)
+    if not more and begun == len(facts.phases):
+        return None
+    if facts.stop:
+        return Decision(STUCK, _compact(facts, limits), facts.stop)
+    if more:
+        return Decision(RUNNING, (Freeze(current.phase, current.waves),))
+    following = facts.phases[begun].phase
+    if not (message := _cannot_freeze(current, following, facts.plan.metric)):
+        return Decision(RUNNING, (Freeze(following),))
+    return Decision(STUCK, _compact(facts, limits), message) if settled(current, limits.attempts) else None
 
 
 def in_question(known: PhaseFacts) -> list[tuple[Submission, int]]:
@@ -138,11 +166,15 @@ def in_question(known: PhaseFacts) -> list[tuple[Submission, int]]:
 
 
 def settled(known: PhaseFacts, attempts: int) -> bool:
-    """Say whether every trial of a phase has a result, or was given up."""
+    """Say whether every trial of every wave of a phase has a result, or was given up."""
+    drawn = known.waves == len(known.phase.wave_sizes)
+    return drawn and _in(known, attempts) == len(known.trials)
+
+
+def _in(known: PhaseFacts, attempts: int) -> int:
+    """Count the trials that have a result or were given up."""
     given_up = known.given_up(attempts)
-    return known.frozen and all(
-        trial.trial_id in known.outcomes or trial.trial_id in given_up for trial in known.trials
-    )
+    return sum(trial.trial_id in known.outcomes or trial.trial_id in given_up for trial in known.trials)
 
 
 def _misses(known: PhaseFacts, trial: str, submission: Submission) -> bool:
@@ -155,14 +187,27 @@ def _unclear(known: PhaseFacts) -> list[Submission]:
     return [s for s in known.submissions if s.receipt is None and not s.abandoned]
 
 
-def _steps(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> tuple[Action, ...]:
-    """Return what a frozen phase needs: unclear submissions settled, lost tasks noted, the rest submitted."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Need:
+    """What one phase that has begun needs, beyond waiting."""
+
+    phase: Phase
+    # unclear submissions to be settled and lost tasks to be noted
+    notes: tuple[Action, ...]
+    # trials to be submitted
+    missing: tuple[str, ...]
+    # tasks of it that the cluster holds
+    busy: int
+
+
+def _need(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], attempts: int) -> _Need:
+    """Work out what a phase needs."""
     phase = known.phase
-    actions: list[Action] = []
+    notes: list[Action] = []
     # Trials that may be running, or whose task's end is not written down yet, are not submitted again.
     waiting: set[str] = set()
     for submission in _unclear(known):
-        actions.append(Reconcile(phase, submission))
+        notes.append(Reconcile(phase, submission))
         waiting.update(trial for task in submission.intent.tasks for trial in task)
     busy = 0
     for submission, index in in_question(known):
@@ -171,33 +216,49 @@ def _steps(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], limits: Limit
         if status.state in ALIVE:
             busy += 1
         else:
-            actions.append(MarkLost(phase, submission, index, status.reason))
-    given_up = known.given_up(limits.attempts)
-    missing = [
+            notes.append(MarkLost(phase, submission, index, status.reason))
+    given_up = known.given_up(attempts)
+    missing = tuple(
         trial.trial_id
         for trial in known.trials
         if trial.trial_id not in known.outcomes
         and trial.trial_id not in waiting
         and trial.trial_id not in given_up
-    ]
-    batches = [tuple(missing[i : i + phase.batch]) for i in range(0, len(missing), phase.batch)]
-    if limits.free_tasks is not None:
-        batches = batches[: max(0, limits.free_tasks - busy)]
-    if batches:
-        actions.append(Submit(phase, tuple(batches)))
-    return tuple(actions)
+    )
+    return _Need(phase=phase, notes=tuple(notes), missing=missing, busy=busy)
 
 
-def _cannot_freeze(facts: Facts, phase: Phase) -> str:
+def _ripe(known: PhaseFacts, need: _Need, attempts: int) -> bool:
+    """Say whether so many trials are in that what comes next may begin, with none left to be submitted."""
+    # 0.55 of 100 is 55, not the 56 that the rounding of floats would make it.
+    enough = math.ceil(known.phase.close * len(known.trials) - 1e-9)
+    return not need.notes and not need.missing and _in(known, attempts) >= enough
+
+
+def _steps(needs: Sequence[_Need], free_tasks: int | None) -> tuple[Action, ...]:
+    """Return the notes of all phases, and the submissions that there is room for beside what runs."""
+    steps: list[Action] = []
+    free = None if free_tasks is None else max(0, free_tasks - sum(need.busy for need in needs))
+    for need in needs:
+        steps += need.notes
+        size = need.phase.batch
+        batches = [tuple(need.missing[i : i + size]) for i in range(0, len(need.missing), size)][:free]
+        if batches:
+            steps.append(Submit(need.phase, tuple(batches)))
+            free = None if free is None else free - len(batches)
+    return tuple(steps)
+
+
+def _cannot_freeze(before: PhaseFacts, phase: Phase, metric: str) -> str:
     """Return why a phase can't begin, or nothing."""
-    before = facts.plan.before(phase)
-    if before is None or phase.kind != FINAL:
+    if phase.kind != FINAL:
         return ""
-    outcomes = facts.phase(before.name).outcomes.values()
-    metric = facts.plan.metric
+    outcomes = before.outcomes.values()
     if any(o.state != FAILED and math.isfinite(o.metrics.get(metric, math.nan)) for o in outcomes):
         return ""
-    return f"no trial of '{before.name}' gave a finite {metric}, so there is no setting for the final runs"
+    return (
+        f"no trial of '{before.phase.name}' gave a finite {metric}, so there is no setting for the final runs"
+    )
 
 
 def _same_error(known: PhaseFacts) -> str:
@@ -226,12 +287,16 @@ def _status(tasks: Mapping[TaskKey, TaskStatus], key: TaskKey) -> TaskStatus:
     return tasks.get(key, TaskStatus(PENDING))
 
 
-def _stop(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple[Action, ...]:
+def _stop(
+    known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], *, spare_wished: bool = False
+) -> tuple[Action, ...]:
+    """Cancel a phase's living tasks, except, where asked, those with a trial that a person wants again."""
     jobs = tuple(
         submission.receipt.jobs[index]
         for submission, index in in_question(known)
         if submission.receipt is not None
         and _status(tasks, (known.phase.name, submission.number, index)).state in ALIVE
+        and not (spare_wished and any(known.wished(trial) for trial in submission.intent.tasks[index]))
     )
     return (Stop(known.phase, jobs),) if jobs else ()
 

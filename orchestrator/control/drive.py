@@ -11,7 +11,7 @@ from orchestrator.cluster.interface import Cluster
 from orchestrator.cluster.select import open_cluster
 from orchestrator.config import load_frozen
 from orchestrator.control.act import refresh_results
-from orchestrator.control.advance import advance, look
+from orchestrator.control.advance import advance, affordable_facts, look
 from orchestrator.control.decide import RUNNING, Action, Decision, Limits, decide
 from orchestrator.control.standing import Standing, standing
 from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
@@ -20,7 +20,7 @@ from orchestrator.planning.plan import Plan
 from orchestrator.schema import SweepConfig, trials_at_once
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.facts import read_facts, read_plan
+from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.files import write_json
 
 LOCAL_POLL_SECONDS, SLURM_POLL_SECONDS = 0.5, 2.0
@@ -41,7 +41,7 @@ class Sweep:
     def stand(self, decision: Decision) -> Standing:
         """Say where the sweep stands."""
         return standing(
-            read_facts(self.directory, self.plan),
+            affordable_facts(self.directory, self.plan, self.config),
             decision,
             self.config.slurm.attempts,
             trials_at_once(self.config.slurm),
@@ -159,7 +159,8 @@ def observe(sweep: Sweep) -> Standing:
     except (ClusterUnavailable, UserError) as error:
         # The directory still says most of it, also on a laptop without SLURM's commands.
         limits = Limits(attempts=sweep.config.slurm.attempts)
-        decision = decide(read_facts(sweep.directory, sweep.plan), {}, limits)
+        facts = affordable_facts(sweep.directory, sweep.plan, sweep.config)
+        decision = decide(facts, {}, limits)
         decision = replace(decision, message=f"{decision.message or 'the cluster was not asked'}: {error}")
     return sweep.stand(decision)
 

@@ -27,7 +27,7 @@ def retry(sweep: Sweep) -> int:
         wishes: list[Retry] = []
         for known in facts.phases:
             failed = {trial for trial, outcome in known.outcomes.items() if outcome.state == FAILED}
-            failed |= set(known.given_up(sweep.config.slurm.attempts))
+            failed |= set(known.exhausted(sweep.config.slurm.attempts))
             if failed:
                 last = max((submission.number for submission in known.submissions), default=0)
                 wishes.append(Retry(phase=known.phase.name, trials=frozenset(failed), submission=last))

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.control.agreements import agreements
 from orchestrator.control.decide import Decision
+from orchestrator.planning import trust
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.sweep.directory import ENSEMBLE
 from orchestrator.sweep.facts import Facts, PhaseFacts
@@ -22,6 +24,9 @@ class PhaseStanding:
     name: str
     kind: str
     planned: int
+    # waves of trials: those that are drawn, and all
+    wave: int = 0
+    waves: int = 1
     completed: int = 0
     pruned: int = 0
     diverged: int = 0
@@ -54,10 +59,12 @@ class Standing:
     hours: float
     planned_hours: float | None
     seconds_left: float | None
+    # how far rankings carry over, for each two phases that follow each other
+    agreements: tuple[trust.Agreement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for `--json`."""
-        return asdict(self)
+        return {**asdict(self), "agreements": [trust.told(one) for one in self.agreements]}
 
 
 def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share: float) -> Standing:
@@ -75,7 +82,7 @@ def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share:
     return Standing(
         name=plan.name,
         state=decision.state,
-        message=decision.message,
+        message=decision.message or facts.note,
         metric=plan.metric,
         mode=plan.mode,
         unit=plan.unit,
@@ -83,6 +90,7 @@ def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share:
         hours=sum(phase.hours for phase in phases),
         planned_hours=plan.total.hours,
         seconds_left=_seconds_left(plan, phases, slots),
+        agreements=agreements(plan, facts.phases),
     )
 
 
@@ -102,7 +110,9 @@ def _phase(known: PhaseFacts, plan: Plan, attempts: int, share: float) -> PhaseS
     return PhaseStanding(
         name=phase.name,
         kind=phase.kind,
-        planned=len(known.trials) if known.frozen else phase.trials,
+        planned=known.planned,
+        wave=known.waves,
+        waves=len(phase.wave_sizes),
         completed=states[COMPLETED],
         pruned=states[PRUNED],
         diverged=states[DIVERGED],
@@ -122,7 +132,7 @@ def _seconds_left(plan: Plan, phases: tuple[PhaseStanding, ...], slots: int) -> 
     estimated = measured = 0.0
     for phase, now in zip(plan.phases, phases, strict=True):
         if phase.cost.seconds is not None and now.done:
-            estimated += phase.cost.seconds / phase.trials * now.done
+            estimated += phase.cost.seconds / phase.runs * now.done
             measured += now.seconds
     factor = measured / estimated if estimated else 1.0
     left = 0.0
@@ -138,4 +148,4 @@ def _seconds_left(plan: Plan, phases: tuple[PhaseStanding, ...], slots: int) -> 
 
 
 def _one_trial(phase: Phase, factor: float) -> float | None:
-    return None if phase.cost.seconds is None else phase.cost.seconds / phase.trials * factor
+    return None if phase.cost.seconds is None else phase.cost.seconds / phase.runs * factor

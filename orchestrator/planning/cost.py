@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.planning.plan import Cost
+from orchestrator.data.size import DatasetSize, trained_samples
+from orchestrator.planning.plan import Cost, Scale
 from orchestrator.schema import SweepConfig, task_cores, trials_at_once
 
 
@@ -30,6 +31,58 @@ class Price:
             unit="GPU" if gpus else "core",
             share=(gpus or task_cores(slurm)) / trials_at_once(slurm),
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FullScale:
+    """One training at full scale: its samples and epochs, None where they are not known."""
+
+    samples: int | None
+    epochs: float | None
+
+    @classmethod
+    def of(cls, config: SweepConfig, size: DatasetSize) -> FullScale:
+        """Read it from the final runs' epochs, or the job's own, on the whole of the training data."""
+        samples = epoch_samples(config, size, Scale())
+        return cls(samples=samples, epochs=config.final.epochs or job_epochs(config))
+
+    @property
+    def trained_samples(self) -> float | None:
+        """The samples that it trains, over all epochs."""
+        return None if self.samples is None or self.epochs is None else self.samples * self.epochs
+
+    def share(self, scale: Scale, samples: int | None, epochs: float | None) -> float | None:
+        """Return what a trial trains as a share of this; `samples` and `epochs` are the trial's.
+
+        Where the dataset's size is not known, a fraction of it is still known to be that fraction.
+        """
+        if samples is not None and self.samples:
+            data = samples / self.samples
+        elif scale.data <= 1 and scale.classes is None:
+            data = scale.data
+        else:
+            return None
+        if epochs is None or self.epochs is None:
+            return data if epochs == self.epochs else None
+        return data * (epochs / self.epochs)
+
+
+def epoch_samples(config: SweepConfig, size: DatasetSize, scale: Scale) -> int | None:
+    """Return the training samples of one epoch at a scale; None where the dataset's size is not known."""
+    chosen = list(scale.class_list) if scale.class_list is not None else scale.classes
+    dataset = config.datasets
+    return trained_samples(
+        size, scale.data, chosen, dataset.get("split"),
+        class_rule=scale.class_rule, seed=dataset.get("subset_seed", 0),
+    )  # fmt: skip
+
+
+def job_epochs(config: SweepConfig) -> float | None:
+    """Look up the epochs that the job's own config asks for, where the job says where they are."""
+    node: object = config.jobs.config
+    for part in config.jobs.scale.get("epochs", "").split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return float(node) if isinstance(node, int | float) else None
 
 
 def phase_cost(price: Price, trials: int, samples: int | None, epochs: float | None) -> Cost:

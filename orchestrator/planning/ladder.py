@@ -6,17 +6,26 @@ import math
 import time
 import uuid
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-from orchestrator.data.size import DatasetSize, trained_samples
-from orchestrator.planning.cost import Price, phase_cost, total_cost
+from orchestrator.data.size import DatasetSize
+from orchestrator.planning.cost import FullScale, Price, epoch_samples, job_epochs, phase_cost, total_cost
 from orchestrator.planning.plan import Phase, Plan, Scale
-from orchestrator.schema import SlurmConfig, StageConfig, SweepConfig, trials_at_once
+from orchestrator.schema import SlurmConfig, StageConfig, SweepConfig, final_runs, trials_at_once
 from orchestrator.space import CHOICE, Parameter, advice
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 
 
-def build_plan(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, folder: Path) -> Plan:
+def build_plan(
+    config: SweepConfig,
+    space: tuple[Parameter, ...],
+    size: DatasetSize,
+    folder: Path,
+    *,
+    auto: bool = False,
+    notes: tuple[str, ...] = (),
+) -> Plan:
     """Work out the plan of a validated config.
 
     Args:
@@ -24,20 +33,25 @@ def build_plan(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetS
         space: its parsed ranges.
         size: of the dataset, with None for what is not known.
         folder: the user's folder.
+        auto: its stages were worked out from the budget.
+        notes: how, in sentences.
     """
+    top, _ = final_runs(config.final)
     price = Price.of(config)
     phases: list[Phase] = []
     for name, stage in config.stages.items():
         phases.append(_stage(config, name, stage, size, price, first=not phases))
-    if config.final.top:
+    if top:
         phases.append(_final(config, size, price))
         if config.jobs.predict:
             phases.append(Phase(kind=ENSEMBLE, name=ENSEMBLE, trials=1, scale=phases[-1].scale))
     # Without final runs the largest stage is full scale; an amount of data may be a share or a count.
-    full = phases[-1].scale if config.final.top else max(phases, key=lambda p: p.samples or 0).scale
+    full = phases[-1].scale if top else max(phases, key=lambda p: p.samples or 0).scale
     total = total_cost([phase.cost for phase in phases])
-    trials = sum(phase.trials for phase in phases if phase.kind != ENSEMBLE)
-    everything = phase_cost(price, trials, _samples(size, full, config), full.epochs or _job_epochs(config))
+    trials = sum(phase.runs for phase in phases if phase.kind != ENSEMBLE)
+    everything = phase_cost(
+        price, trials, epoch_samples(config, size, full), full.epochs or job_epochs(config)
+    )
     share = None
     if total.trained_samples is not None and everything.trained_samples:
         share = total.trained_samples / everything.trained_samples
@@ -52,7 +66,10 @@ def build_plan(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetS
         phases=tuple(phases),
         total=total,
         full_scale_share=share,
-        warnings=tuple(advice(space) + _grid_advice(config, space)),
+        warnings=tuple(advice(space) + _grid_advice(config, space) + _order_advice(phases)),
+        budget=config.budget or "",
+        auto=auto,
+        notes=notes,
     )
 
 
@@ -76,29 +93,36 @@ def _stage(
         Phase(
             kind=STAGE, name=name, trials=stage.trials, scale=scale, survivors=survivors, controls=controls,
             sampler=stage.sampler, keep=stage.keep, margin=stage.margin,
+            waves=stage.waves, close=stage.close, prune=stage.prune, repeats=stage.repeats,
+            tune=tuple(stage.tune),
         ),
     )  # fmt: skip
 
 
 def _final(config: SweepConfig, size: DatasetSize, price: Price) -> Phase:
     final = config.final
+    top, seeds = final_runs(final)
     scale = Scale(data=1.0, epochs=final.epochs, checkpoints=final.checkpoints)
     return _sized(
         config, size, price,
-        Phase(kind=FINAL, name=FINAL, trials=final.top * final.seeds, scale=scale, survivors=final.top),
+        Phase(kind=FINAL, name=FINAL, trials=top * seeds, scale=scale, survivors=top),
     )  # fmt: skip
 
 
 def _sized(config: SweepConfig, size: DatasetSize, price: Price, phase: Phase) -> Phase:
     """Complete a phase by its samples, its cost, and how its trials are laid out in tasks."""
-    samples = _samples(size, phase.scale, config)
-    cost = phase_cost(price, phase.trials, samples, phase.scale.epochs or _job_epochs(config))
-    batch = _batch(config.slurm, phase.trials, cost.seconds)
-    tasks = math.ceil(phase.trials / batch)
+    samples = epoch_samples(config, size, phase.scale)
+    epochs = phase.scale.epochs or job_epochs(config)
+    cost = phase_cost(price, phase.runs, samples, epochs)
+    # A wave is what can run side by side.
+    wave = max(phase.wave_sizes)
+    batch = _batch(config.slurm, wave, phase_cost(price, wave, samples, epochs).seconds)
+    tasks = sum(math.ceil(size / batch) for size in phase.wave_sizes)
     return replace(
         phase,
         samples=samples,
         cost=cost,
+        share=FullScale.of(config, size).share(phase.scale, samples, epochs),
         batch=batch,
         tasks=tasks,
         array=min(tasks, config.slurm.tasks_at_once),
@@ -118,24 +142,6 @@ def _batch(slurm: SlurmConfig, trials: int, seconds: float | None) -> int:
     return max(1, min(trials, math.floor(worth / (seconds / trials))))
 
 
-def _samples(size: DatasetSize, scale: Scale, config: SweepConfig) -> int | None:
-    """Return the training samples of one epoch at a scale; None where the dataset's size is not known."""
-    chosen = list(scale.class_list) if scale.class_list is not None else scale.classes
-    dataset = config.datasets
-    return trained_samples(
-        size, scale.data, chosen, dataset.get("split"),
-        class_rule=scale.class_rule, seed=dataset.get("subset_seed", 0),
-    )  # fmt: skip
-
-
-def _job_epochs(config: SweepConfig) -> float | None:
-    """Look up the epochs that the job's own config asks for, where the job says where they are."""
-    node: object = config.jobs.config
-    for part in config.jobs.scale.get("epochs", "").split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return float(node) if isinstance(node, int | float) else None
-
-
 def _grid_advice(config: SweepConfig, space: tuple[Parameter, ...]) -> list[str]:
     varying = [p for p in space if p.kind != CHOICE or len(p.values) > 1]
     return [
@@ -143,4 +149,14 @@ def _grid_advice(config: SweepConfig, space: tuple[Parameter, ...]) -> list[str]
         f"{stage.trials ** (1 / len(varying)):.1f} values; random or sobol covers them better"
         for name, stage in config.stages.items()
         if stage.sampler == "grid" and len(varying) >= 4
+    ]
+
+
+def _order_advice(phases: list[Phase]) -> list[str]:
+    """Warn of a stage whose trials cost more than the next one's: the ladder would go down there."""
+    return [
+        f"stages.{phase.name}: one of its trials trains {phase.share / after.share:.2g} times what one of "
+        f"'{after.name}' does; a ladder goes from cheap stages to dear ones, so put the cheaper one first"
+        for phase, after in pairwise(phases)
+        if after.kind != ENSEMBLE and phase.share and after.share and phase.share > 1.001 * after.share
     ]

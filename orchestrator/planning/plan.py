@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,6 +56,36 @@ class Phase:
     tasks: int = 1
     array: int = 1
     cost: Cost = field(default_factory=Cost)
+    # what one trial trains, as a share of one training at full scale; None where it is not known
+    share: float | None = None
+    # the stage's trials are drawn in so many parts, each from what is known by then
+    waves: int = 1
+    # the share of its trials with which the stage may close
+    close: float = 1.0
+    # successive-halving factor for pruning inside the stage; 0: none
+    prune: float = 0.0
+    # further runs, with other seeds, of the best settings: one more wave, not counted in `trials`
+    repeats: int = 0
+    # how many trials each wave draws, the repeats last, where re-pricing says so; empty: equal parts
+    sizes: tuple[int, ...] = ()
+    # the parameters that this stage tunes, the rest held at their best; empty: all
+    tune: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """All trials that are planned, the repeats among them."""
+        return self.trials + self.repeats
+
+    @property
+    def wave_sizes(self) -> tuple[int, ...]:
+        """How many trials each wave is planned to draw; the repeats are the last wave."""
+        if self.sizes:
+            return self.sizes
+        # What was promoted is in the first one.
+        first = min(self.trials, max(math.ceil(self.trials / self.waves), self.survivors + self.controls))
+        rest, waves = self.trials - first, self.waves - 1
+        sizes = (first, *(len(range(wave, rest, waves)) for wave in range(waves)))
+        return (*sizes, self.repeats) if self.repeats else sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +106,12 @@ class Plan:
     # the cost as a share of as many trials at full scale
     full_scale_share: float | None
     warnings: tuple[str, ...] = ()
+    # as it was asked for (`40 gpu-hours`); empty: none
+    budget: str = ""
+    # the stages were worked out from the budget
+    auto: bool = False
+    # how the budget made the ladder what it is, in sentences
+    notes: tuple[str, ...] = ()
 
     @property
     def stages(self) -> tuple[Phase, ...]:
@@ -93,7 +130,8 @@ class Plan:
 
     def before(self, phase: Phase) -> Phase | None:
         """Return the phase that comes before another one."""
-        index = self.phases.index(phase)
+        # By name: re-pricing changes what a phase has.
+        index = [other.name for other in self.phases].index(phase.name)
         return self.phases[index - 1] if index else None
 
 
@@ -106,13 +144,24 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
     return content
 
 
+_LISTS_APART = ("version", "metric", "phases", "total", "warnings", "notes")
+
+
 def plan_from_json(content: dict[str, Any]) -> Plan:
     """Read the content of plan.json."""
     phases = tuple(
-        Phase(**{**phase, "scale": _scale(phase["scale"]), "cost": Cost(**phase["cost"])})
+        Phase(
+            **{
+                **phase,
+                "scale": _scale(phase["scale"]),
+                "cost": Cost(**phase["cost"]),
+                "tune": tuple(phase.get("tune", ())),
+                "sizes": tuple(phase.get("sizes", ())),
+            }
+        )
         for phase in content["phases"]
     )
-    rest = {k: v for k, v in content.items() if k not in ("version", "metric", "phases", "total", "warnings")}
+    rest = {k: v for k, v in content.items() if k not in _LISTS_APART}
     return Plan(
         **rest,
         metric=content["metric"]["name"],
@@ -120,6 +169,7 @@ def plan_from_json(content: dict[str, Any]) -> Plan:
         phases=phases,
         total=Cost(**content["total"]),
         warnings=tuple(content["warnings"]),
+        notes=tuple(content.get("notes", ())),
     )
 
 

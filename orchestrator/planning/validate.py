@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from orchestrator.config import has_path, job_config, leaf_paths
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
-from orchestrator.schema import CLASS_RULES, COMBINE, MEMBERS, SAMPLERS, SCALE_KEYS, StageConfig, SweepConfig
+from orchestrator.planning.holding import AUTO
+from orchestrator.planning.start_from import starting_settings
+from orchestrator.planning.validate_space import validate_space
+from orchestrator.schema import (
+    CLASS_RULES,
+    COMBINE,
+    MEMBERS,
+    SAMPLERS,
+    SCALE_KEYS,
+    StageConfig,
+    SweepConfig,
+    final_runs,
+)
 from orchestrator.space import Parameter
 
 
@@ -27,16 +40,18 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
     if not re.fullmatch(r"[\w][\w .+-]*", config.name):
         check.fail("name", f"'{config.name}' can't be a directory's name", "Use letters, digits, '-' and '_'")
     check.one_of("metric.mode", config.metric.mode, ("max", "min"))
-    if not space:
-        check.fail("space", "nothing varies", "Give at least one parameter a range")
     _job(config, check)
-    _space(config, space, check)
+    validate_space(config, space, file)
     if not config.stages:
-        check.fail("stages", "there are no stages", "Add one: stages: {coarse: {trials: 32}}")
+        hint = "Add one: stages: {coarse: {trials: 32}}; or a budget for them: budget: 20 trainings"
+        check.fail("stages", "there are no stages", hint)
     for name, stage in config.stages.items():
         _stage(name, stage, size, check)
+        for tuned in stage.tune if list(stage.tune) != [AUTO] else ():
+            check.one_of(f"stages.{name}.tune", tuned, [parameter.name for parameter in space])
         _classes_have_enough(config, name, stage, size, check)
         _scale_has_a_place(config, name, stage, check)
+    _start(config, space, check)
     _end(config, check)
     _cluster(config, check)
 
@@ -74,23 +89,6 @@ def _job(config: SweepConfig, check: _Check) -> None:
             )
 
 
-def _space(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> None:
-    node = job_config(config)
-    for parameter in space:
-        if not has_path(node, parameter.name):
-            hint = nearest(parameter.name, leaf_paths(_plain(node)))
-            check.fail(f"space.{parameter.name}", "is not in the job's config", hint)
-        group = OmegaConf.select(node, parameter.name, throw_on_resolution_failure=False)
-        if isinstance(group, DictConfig) and group:
-            hint = "In it: " + ", ".join(f"{parameter.name}.{key!s}" for key in group)
-            check.fail(f"space.{parameter.name}", "is a group of the job's config, not one value", hint)
-    for name in config.jobs.limits:
-        if not has_path(node, name):
-            check.fail(
-                f"jobs.limits.{name}", "is not in the job's config", nearest(name, leaf_paths(_plain(node)))
-            )
-
-
 def _plain(node: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=False)
     assert isinstance(container, dict), "a job's config is a mapping"
@@ -117,8 +115,32 @@ def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> N
         check.fail(
             f"{key}.survivors", f"{promoted} survivors and controls don't fit into {stage.trials} trials"
         )
+    _course(key, stage, check)
     _amount(f"{key}.data", stage.data, size, check)
     _classes(f"{key}.classes", stage.classes, size, check)
+
+
+def _course(key: str, stage: StageConfig, check: _Check) -> None:
+    """Check how a stage goes: its waves, when it closes, what it stops on the way, and what it repeats."""
+    check.at_least(f"{key}.waves", stage.waves, 1)
+    if stage.waves > stage.trials:
+        check.fail(
+            f"{key}.waves",
+            f"{stage.trials} trials can't be drawn in {stage.waves} waves",
+            "A wave has at least one trial",
+        )
+    if stage.waves > 1 and stage.sampler == "grid":
+        check.fail(f"{key}.waves", "a grid is drawn at once", "Leave waves out, or take sampler: sobol")
+    if not 0 < stage.close <= 1:
+        check.fail(f"{key}.close", f"{stage.close:g} is not a share of the trials", "1.0 waits for all")
+    if stage.prune != 0 and not 1 < stage.prune < math.inf:
+        check.fail(
+            f"{key}.prune",
+            f"{stage.prune:g} can't be: the best 1/prune go on at each rung",
+            "Write 3 to keep a third, or 0 to stop none",
+        )
+    if stage.repeats < 0:
+        check.fail(f"{key}.repeats", f"{stage.repeats} runs can't be", "0 repeats none")
 
 
 def _amount(key: str, data: Any, size: DatasetSize, check: _Check) -> None:
@@ -186,17 +208,24 @@ def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check
             )
 
 
+def _start(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> None:
+    start = starting_settings(config, space, check.file)
+    first, stage = next(iter(config.stages.items()))
+    if len(start) > stage.trials:
+        problem = f"{len(start)} settings don't fit into the {stage.trials} trials of '{first}'"
+        check.fail("start_from", problem)
+
+
 def _end(config: SweepConfig, check: _Check) -> None:
+    top, _ = final_runs(config.final)
     check.at_least("final.top", config.final.top, 0)
     check.at_least("final.seeds", config.final.seeds, 1)
     check.at_least("final.epochs", config.final.epochs, 1)
-    check.at_least("final.checkpoints", config.final.checkpoints, 1 if config.final.top else 0)
+    check.at_least("final.checkpoints", config.final.checkpoints, 1 if top else 0)
     last, stage = list(config.stages.items())[-1]
-    if config.final.top > stage.trials:
-        check.fail(
-            "final.top", f"{config.final.top} settings can't come from the {stage.trials} trials of '{last}'"
-        )
-    if config.final.top and config.final.epochs is not None and "epochs" not in config.jobs.scale:
+    if top > stage.trials:
+        check.fail("final.top", f"{top} settings can't come from the {stage.trials} trials of '{last}'")
+    if top and config.final.epochs is not None and "epochs" not in config.jobs.scale:
         check.fail("final.epochs", "the job has no place for it", "Name the key under jobs.scale.epochs")
     for member in config.ensemble.members:
         check.one_of("ensemble.members", member, MEMBERS)

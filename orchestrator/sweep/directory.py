@@ -17,8 +17,8 @@ STAGE, FINAL, ENSEMBLE = "stage", "final", "ensemble"
 class TrialSpec:
     """One trial as it was frozen before anything was submitted.
 
-    `origin` is sampled, survivor, control or start_from; `parent` is the trial of the stage before that a
-    promoted setting comes from, or empty.
+    `origin` is sampled, survivor, control, repeat or start_from; `parent` is the trial that the setting comes
+    from: of the stage before for a promoted one, of its own stage for a repeat, or empty.
     """
 
     trial_id: str
@@ -42,8 +42,12 @@ class PhaseDirectory:
 
     @property
     def trials(self) -> Path:
-        """The frozen settings."""
-        return self.path / "trials.parquet"
+        """The frozen settings: all of them, or the first wave."""
+        return self.wave(0)
+
+    def wave(self, number: int) -> Path:
+        """The frozen settings of one wave: trials.parquet, then trials-001.parquet and on."""
+        return self.path / (f"trials-{number:03d}.parquet" if number else "trials.parquet")
 
     @property
     def submissions(self) -> Path:
@@ -143,3 +147,11 @@ def read_trials(path: Path) -> list[TrialSpec]:
     # pq.read_table would import pandas, for which `orchestrate status` has no time.
     rows = pq.ParquetFile(path).read().to_pylist()
     return [TrialSpec(**{**row, "params": json.loads(row["params"])}) for row in rows]
+
+
+def read_waves(folder: PhaseDirectory) -> list[list[TrialSpec]]:
+    """Read the frozen settings of each wave, in order; a phase that has not begun has none."""
+    waves: list[list[TrialSpec]] = []
+    while (path := folder.wave(len(waves))).exists():
+        waves.append(read_trials(path))
+    return waves

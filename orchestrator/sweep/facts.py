@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, plan_from_json
 from orchestrator.sweep import records
-from orchestrator.sweep.directory import SweepDirectory, TrialSpec, read_trials
+from orchestrator.sweep.budgets import read_budget
+from orchestrator.sweep.directory import SweepDirectory, TrialSpec, read_waves
 from orchestrator.sweep.files import read_json
 from orchestrator.sweep.records import FAILED, Outcome
 from orchestrator.sweep.submissions import Submission, read_submissions
+from orchestrator.sweep.timing import startup_seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +28,13 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseFacts:
-    """What is known of one phase. `trials` is empty until they are frozen (`frozen`)."""
+    """What is known of one phase. `trials` are those of all waves that are frozen."""
 
     phase: Phase
-    frozen: bool = False
+    # waves of trials that are frozen
+    waves: int = 0
+    # the next phase has begun: what still runs of this one counts when it comes in, and is not waited for
+    closed: bool = False
     trials: tuple[TrialSpec, ...] = ()
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     submissions: tuple[Submission, ...] = ()
@@ -37,6 +42,18 @@ class PhaseFacts:
     started: Mapping[tuple[int, int], frozenset[str]] = field(default_factory=dict)
     retries: tuple[Retry, ...] = ()
     unreadable: int = 0
+    # of a trial, besides its steps; None where the reports don't tell
+    startup_seconds: float | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the phase has begun: its first trials are written down."""
+        return self.waves > 0
+
+    @property
+    def planned(self) -> int:
+        """How many trials it has, those of waves to come among them."""
+        return len(self.trials) + sum(self.phase.wave_sizes[self.waves :])
 
     def attempts(self) -> dict[str, list[str]]:
         """Return, for each trial that a lost task counts against, the reasons."""
@@ -52,12 +69,40 @@ class PhaseFacts:
         """Say whether a person asked for a trial to be run again after that submission."""
         return any(trial in retry.trials and submission <= retry.submission for retry in self.retries)
 
-    def given_up(self, attempts_allowed: int) -> dict[str, str]:
+    def wished(self, trial: str) -> bool:
+        """Say whether a person ever asked for a trial to be run again."""
+        return any(trial in retry.trials for retry in self.retries)
+
+    def exhausted(self, attempts_allowed: int) -> dict[str, str]:
         """Return the trials that the cluster ended too often, with the reason."""
         return {
             trial: f"ended by the cluster {len(reasons)} times, last: {reasons[-1]}"
             for trial, reasons in self.attempts().items()
             if len(reasons) >= attempts_allowed and trial not in self.outcomes
+        }
+
+    def given_up(self, attempts_allowed: int) -> dict[str, str]:
+        """Return the trials that will not be started again though they have no outcome, with the reason."""
+        return {**self._left_behind(), **self.exhausted(attempts_allowed)}
+
+    def _left_behind(self) -> dict[str, str]:
+        """Return the trials that ended without an outcome when nobody waited for them any more."""
+        if not self.closed:
+            return {}
+        open_still = {
+            trial
+            for submission in self.submissions
+            if not submission.abandoned
+            for index, task in enumerate(submission.intent.tasks)
+            if index not in submission.losses
+            for trial in task
+        }
+        return {
+            trial.trial_id: "its stage had closed"
+            for trial in self.trials
+            if trial.trial_id not in self.outcomes
+            and trial.trial_id not in open_still
+            and not self.wished(trial.trial_id)
         }
 
 
@@ -72,6 +117,11 @@ class Facts:
     checked: bool = False
     # rows of the Parquet results as last compacted
     compacted: int = 0
+    # what it may cost, as a person wrote it last; empty: no limit
+    budget: str = ""
+    # what comes next can't begin with it, and why; and what it made of the plan (`reprice.within_budget`)
+    stop: str = ""
+    note: str = ""
 
     def phase(self, name: str) -> PhaseFacts:
         """Return the facts of a phase by its name."""
@@ -95,12 +145,15 @@ def read_plan(directory: SweepDirectory) -> Plan:
 
 def read_facts(directory: SweepDirectory, plan: Plan) -> Facts:
     """Read all facts."""
+    phases = [read_phase(directory, phase) for phase in plan.phases]
+    begun = [*(known.frozen for known in phases[1:]), False]
     return Facts(
         plan=plan,
-        phases=tuple(read_phase(directory, phase) for phase in plan.phases),
+        phases=tuple(replace(known, closed=closed) for known, closed in zip(phases, begun, strict=True)),
         cancelled=directory.cancelled.exists(),
         checked=checked_path(directory).exists(),
         compacted=_compacted(directory),
+        budget=read_budget(directory, plan.budget),
     )
 
 
@@ -134,12 +187,13 @@ def _compacted(directory: SweepDirectory) -> int:
 
 
 def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
-    """Read the facts of one phase."""
+    """Read the facts of one phase by itself; whether it has closed is seen with the next one alone."""
     folder = directory.phase(phase.kind, phase.name)
-    if not folder.trials.exists():
+    waves = read_waves(folder)
+    if not waves:
         return PhaseFacts(phase=phase)
     retries = tuple(retry for retry in read_retries(directory) if retry.phase == phase.name)
-    trials = tuple(read_trials(folder.trials))
+    trials = tuple(trial for wave in waves for trial in wave)
     submissions = tuple(read_submissions(folder.submissions))
     facts = PhaseFacts(phase=phase, retries=retries)
     files = records.read_directory(folder.records)
@@ -159,11 +213,12 @@ def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
         )
     return PhaseFacts(
         phase=phase,
-        frozen=True,
+        waves=len(waves),
         trials=trials,
         outcomes=records.counted(valid),
         submissions=submissions,
         started={key: frozenset(value) for key, value in started.items()},
         retries=retries,
         unreadable=sum(file.unreadable for file in files),
+        startup_seconds=startup_seconds(files),
     )

@@ -6,7 +6,8 @@ A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
 - `start`: trial, time.
 - `report`: trial, step, metrics (name to number), time.
 - `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
-- `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time.
+- `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time;
+  of a pruned trial the metrics that it reported last, at `step`.
 
 Times are seconds since the epoch. JSON has no NaN, so numbers that are not finite are the strings
 "NaN", "Infinity" and "-Infinity"; `number` reads both.
@@ -37,6 +38,8 @@ class Outcome:
     metrics: Mapping[str, float]
     seconds: float
     error: str = ""
+    # where a pruned trial stopped
+    step: int = 0
     time: float = 0.0
     submission: int = 0
     host: str = ""
@@ -119,6 +122,7 @@ def outcomes(record: RecordFile) -> Iterator[Outcome]:
                 metrics={str(name): number(value) for name, value in metrics.items()},
                 seconds=number(line.get("seconds", 0.0)),
                 error=str(line.get("error", "")),
+                step=whole(line.get("step")),
                 time=number(line.get("time", 0.0)),
                 submission=whole(header.get("submission")),
                 host=str(header.get("host", "")),

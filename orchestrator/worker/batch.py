@@ -22,7 +22,7 @@ from orchestrator.config import load_frozen
 from orchestrator.planning.plan import Phase
 from orchestrator.schema import SlurmConfig, SweepConfig, task_cores, trials_at_once
 from orchestrator.sweep import records
-from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec, read_trials
+from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import read_phase, read_plan
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 from orchestrator.sweep.submissions import read_intent
@@ -49,6 +49,8 @@ class Child:
     process: ForkServerProcess
     connection: Connection
     began: float
+    # the last report, and the line that ended it
+    report: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
 
 
@@ -92,9 +94,9 @@ def run_batch(task: Task) -> dict[str, int]:
     phase = next(phase for phase in plan.phases if phase.name == task.phase)
     folder = directory.phase(phase.kind, phase.name)
     intent = read_intent(folder.submissions, task.submission)
-    specs = {spec.trial_id: spec for spec in read_trials(folder.trials)}
-    done = read_phase(directory, phase).outcomes
-    todo = [specs[trial] for trial in intent.tasks[task.index] if trial not in done]
+    known = read_phase(directory, phase)
+    specs = {spec.trial_id: spec for spec in known.trials}
+    todo = [specs[trial] for trial in intent.tasks[task.index] if trial not in known.outcomes]
     enter(directory, plan)
     writer = RecordWriter(folder.records, task)
     try:
@@ -212,6 +214,8 @@ def _receive(child: Child, writer: RecordWriter) -> bool:
         return False
     if line["kind"] in ("report", "checkpoint"):
         writer.write(line)
+        if line["kind"] == "report":
+            child.report = line
         return True
     child.last = line
     return True
@@ -230,6 +234,9 @@ def _finish(child: Child, metric: str, writer: RecordWriter) -> str:
         )
         return INTERRUPTED
     state, metrics, error = judge(child.last, child.process.exitcode, metric)
+    stopped = {}
+    if state == PRUNED:
+        metrics, stopped = child.report.get("metrics", {}), {"step": child.report.get("step", 0)}
     writer.write(
         {
             "kind": "outcome",
@@ -239,6 +246,7 @@ def _finish(child: Child, metric: str, writer: RecordWriter) -> str:
             "seconds": time.monotonic() - child.began,
             "error": error,
             "time": time.time(),
+            **stopped,
         }
     )
     return state

@@ -11,11 +11,20 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StopTrial
 from orchestrator.planning.plan import Phase
 from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from orchestrator.schema import SweepConfig
+    from orchestrator.worker.rungs import Rungs
+
+# Origins of trials that are run to be compared with others.
+COMPARED = ("control", "repeat")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +68,18 @@ def run_trial(work: Work, connection: Connection) -> None:
 def _call(work: Work, send: Any) -> Any:
     from orchestrator.config import load_frozen
     from orchestrator.worker.job import load_function, trial_config
-    from orchestrator.worker.trial import Trial
+    from orchestrator.worker.trial import Trial, always
 
     directory = SweepDirectory(Path(work.sweep))
     config = load_frozen(directory.config)
+    if work.phase.kind == ENSEMBLE:
+        from orchestrator.worker.ensemble import combine
+
+        return combine(directory, config)
     checkpoints = directory.phase(work.phase.kind, work.phase.name).checkpoints(work.spec.trial_id)
     checkpoints.mkdir(parents=True, exist_ok=True)
+    own = trial_config(config, work.phase, work.spec)
+    rungs = _rungs(work, config, own)
     trial = Trial(
         id=work.spec.trial_id,
         stage=work.phase.name,
@@ -72,13 +87,31 @@ def _call(work: Work, send: Any) -> Any:
         seed=work.spec.seed,
         checkpoint_dir=checkpoints,
         send=send,
+        goes_on=rungs.worth_going_on if rungs else always,
     )
-    if work.phase.kind == ENSEMBLE:
-        from orchestrator.worker.ensemble import combine
-
-        return combine(directory, config)
     train = load_function(config.jobs._target_, "jobs._target_")
-    return train(trial_config(config, work.phase, work.spec), trial)
+    return train(own, trial)
+
+
+def _rungs(work: Work, config: SweepConfig, own: DictConfig) -> Rungs | None:
+    """Return what judges a trial on its way; None where its stage prunes nothing."""
+    # What runs for comparison is of use only when it runs to its end.
+    if not work.phase.prune or work.spec.origin in COMPARED:
+        return None
+    from omegaconf import OmegaConf
+
+    from orchestrator.worker.rungs import Rungs
+
+    place = config.jobs.scale.get("epochs")
+    epochs = OmegaConf.select(own, place) if place else None
+    return Rungs(
+        records=SweepDirectory(Path(work.sweep)).phase(work.phase.kind, work.phase.name).records,
+        trial=work.spec.trial_id,
+        metric=config.metric.name,
+        sign=1 if config.metric.mode == "max" else -1,
+        eta=work.phase.prune,
+        epochs=int(epochs) if isinstance(epochs, int | float) and epochs >= 1 else None,
+    )
 
 
 def _metrics(returned: Any) -> Any:

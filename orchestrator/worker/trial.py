@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import StopTrial
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
@@ -19,6 +21,8 @@ class Trial:
         params: the parameters of its setting, by dotted path.
         seed: its own seed, the same whenever it is run again.
         checkpoint_dir: private to this trial; what lies there survives a requeue.
+        send: takes each line for the records.
+        goes_on: says after a step's metrics whether the trial is worth going on with.
     """
 
     id: str
@@ -27,12 +31,13 @@ class Trial:
     seed: int
     checkpoint_dir: Path
     send: Callable[[dict[str, Any]], None]
+    goes_on: Callable[[int, Mapping[str, float]], bool]
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Report metrics of a step (an epoch, or however the function counts): the learning curve.
 
         Args:
-            step: where in the training, growing.
+            step: where in the training, growing; in a stage that prunes, the epochs so far.
             metrics: name to number; a tensor or array of one element counts as a number.
 
         Raises:
@@ -43,6 +48,8 @@ class Trial:
         self.send(
             {"kind": "report", "trial": self.id, "step": int(step), "metrics": numbers, "time": time.time()}
         )
+        if not self.goes_on(int(step), numbers):
+            raise StopTrial(f"not among the best at step {step}")
 
     def keep(self, path: Path | str, step: int) -> None:
         """Offer a checkpoint file below `checkpoint_dir` as a member of the ensemble.
@@ -55,6 +62,11 @@ class Trial:
             raise ValueError(f"keep({str(path)!r}): there is no such file below {self.checkpoint_dir}")
         inside = place.relative_to(self.checkpoint_dir.resolve()).as_posix()
         self.send({"kind": "checkpoint", "trial": self.id, "step": int(step), "path": inside})
+
+
+def always(step: int, metrics: Mapping[str, float]) -> bool:
+    """Judge every trial worth going on with."""
+    return True
 
 
 def as_number(name: object, value: Any) -> float:

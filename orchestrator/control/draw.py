@@ -1,0 +1,188 @@
+"""Drawing: a phase's ranges and trials from what the trials before it found, frozen as files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from orchestrator.conditions import declared_space
+from orchestrator.config import job_config
+from orchestrator.planning.evidence import StageResults
+from orchestrator.planning.holding import best_values, free_to_json, hold, searchable, to_hold
+from orchestrator.planning.importance import importance
+from orchestrator.planning.narrowing import narrow
+from orchestrator.planning.plan import Phase, Plan
+from orchestrator.planning.promotion import Finished, Known, final_trials, wave_trials
+from orchestrator.planning.samplers import Observation
+from orchestrator.planning.start_from import starting_settings
+from orchestrator.planning.trust import agreement
+from orchestrator.planning.trust import from_json as trust_from_json
+from orchestrator.planning.trust import to_json as trust_to_json
+from orchestrator.schema import SweepConfig
+from orchestrator.space import Parameter, Value, from_json, to_json
+from orchestrator.sweep.directory import (
+    ENSEMBLE,
+    STAGE,
+    SweepDirectory,
+    TrialSpec,
+    read_waves,
+    write_trials,
+)
+from orchestrator.sweep.facts import read_phase
+from orchestrator.sweep.files import read_json, write_json
+from orchestrator.sweep.records import FAILED, PRUNED
+
+# What one stage's training is of the next one's where the plan could not tell.
+UNKNOWN_STEP = 1 / 3
+
+
+def freeze(directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, wave: int) -> None:
+    """Write down the trials of a phase, or of one wave of it.
+
+    Args:
+        directory, plan, config: the sweep.
+        phase: what begins, or goes on with its next wave.
+        wave: counted from 0; with the first wave of a stage its ranges are drawn too.
+    """
+    before = plan.before(phase)
+    if phase.kind == STAGE:
+        trials = _draw(directory, plan, config, phase, wave)
+    elif phase.kind == ENSEMBLE:
+        trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=config.seed)]
+    else:
+        assert before is not None, "final runs follow a stage"
+        trials = _final(directory, plan, config, phase, before)
+    # An empty wave is written too: it was drawn, and there was nothing useful to add.
+    write_trials(directory.phase(phase.kind, phase.name).wave(wave), trials)
+
+
+def _draw(
+    directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, wave: int
+) -> list[TrialSpec]:
+    """Draw one wave of a stage; with the first one its ranges, which are written down before its trials."""
+    path = directory.phase(phase.kind, phase.name).space
+    earlier = plan.stages[: [stage.name for stage in plan.stages].index(phase.name)]
+    found = [finished(directory, plan, stage) for stage in earlier]
+    own = finished(directory, plan, phase)
+    results = [
+        StageResults(
+            name=stage.name,
+            scale=relative_scale(plan, stage),
+            observations=observations(items, relative_scale(plan, stage)),
+        )
+        for stage, items in zip((*earlier, phase), (*found, own), strict=True)
+    ]
+    if wave:
+        content = read_json(path)
+    else:
+        content = _ranges(directory, config, phase, earlier, results[:-1])
+        write_json(path, content)
+    known = Known(
+        before=found[-1] if found else [],
+        own=own,
+        history=[seen for stage in results for seen in stage.observations],
+        trust=trust_from_json(content.get("agreement")),
+        start=[] if earlier else _start(config, directory),
+        scale=relative_scale(plan, phase),
+        drawn=sum(len(drawn) for drawn in read_waves(directory.phase(phase.kind, phase.name))),
+    )
+    return wave_trials(phase, wave, from_json(content), config.seed, known)
+
+
+def _start(config: SweepConfig, directory: SweepDirectory) -> list[dict[str, Value]]:
+    """Return the settings that the first stage begins with."""
+    return starting_settings(config, declared_space(config, directory.config), directory.config)
+
+
+def _final(
+    directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, before: Phase
+) -> list[TrialSpec]:
+    found = [(stage, finished(directory, plan, stage)) for stage in plan.stages]
+    known = Known(
+        before=found[-1][1],
+        earlier=[item for _, items in found[:-1] for item in items],
+        history=[seen for stage, items in found for seen in observations(items, relative_scale(plan, stage))],
+    )
+    space = from_json(read_json(directory.phase(before.kind, before.name).space))
+    seeds = phase.trials // phase.survivors
+    return final_trials(phase, seeds, config.seed, space, before.sampler, known)
+
+
+def _ranges(
+    directory: SweepDirectory,
+    config: SweepConfig,
+    phase: Phase,
+    earlier: Sequence[Phase],
+    results: Sequence[StageResults],
+) -> dict[str, Any]:
+    """Draw a stage's ranges: as declared for the first, narrowed from the stage before for the others.
+
+    Returns:
+        The content of its space.json: the ranges, those as they would be of parameters that it holds, how
+        far rankings carried over between the last two stages, and what mattered in the last one.
+    """
+    agreed = None
+    if results:
+        before = earlier[-1]
+        searched = searchable(read_json(directory.phase(before.kind, before.name).space))
+        agreed = agreement(*results[-2:]) if len(results) > 1 else None
+        space = narrow(searched, results, keep=before.keep, margin=before.margin, trust=agreed)
+    else:
+        space = declared_space(config, directory.config)
+    seen = [one for stage in results for one in stage.observations]
+    best = {**_own_values(config, space), **best_values(space, seen)}
+    held = hold(space, to_hold(phase.tune, space, seen), best)
+    return {
+        **to_json(held, phase.name),
+        "free": free_to_json(space, held),
+        "agreement": trust_to_json(agreed) if agreed else None,
+        # of the stage before
+        "importance": importance(space, results[-1].observations) if results else {},
+    }
+
+
+def _own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Any]:
+    """Return what the job's own config gives the parameters, for those that are held before any result."""
+    node = job_config(config)
+    values = {p.name: OmegaConf.select(node, p.name, throw_on_missing=False) for p in space}
+    return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+
+
+def finished(directory: SweepDirectory, plan: Plan, phase: Phase) -> list[Finished]:
+    """Return a phase's trials that have a result, the objective turned so that larger is better."""
+    known = read_phase(directory, phase)
+    found = []
+    for spec in known.trials:
+        outcome = known.outcomes.get(spec.trial_id)
+        if outcome is None or outcome.state == FAILED:
+            continue
+        value = outcome.metrics.get(plan.metric, math.nan)
+        signed = value if plan.mode == "max" else -value
+        found.append(
+            Finished(
+                spec=spec,
+                objective=signed if math.isfinite(signed) else -math.inf,
+                settled=outcome.state != PRUNED,
+                step=outcome.step,
+            )
+        )
+    return found
+
+
+def observations(found: Sequence[Finished], scale: float) -> tuple[Observation, ...]:
+    """Return a stage's results as samplers and narrowing take them."""
+    return tuple(Observation(item.spec.params, item.objective, scale, item.settled) for item in found)
+
+
+def relative_scale(plan: Plan, phase: Phase) -> float:
+    """Return how much a trial of a stage trains, as a share of a full-scale training, in (0, 1].
+
+    Where the plan could not tell, each stage is taken to train three times what the one before does.
+    """
+    shares = {other.name: other.share for other in plan.phases if other.kind != ENSEMBLE}
+    if (share := shares[phase.name]) and all(shares.values()):
+        return min(1.0, share)
+    return UNKNOWN_STEP ** (len(shares) - 1 - list(shares).index(phase.name))

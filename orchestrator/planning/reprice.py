@@ -1,0 +1,380 @@
+"""Re-pricing: how many of the trials ahead a budget pays for, by what those behind have taken.
+
+The budget is a hard cap. The final runs come first: what they cost is kept, and what is left over is shared
+by the stages ahead in the proportions of the plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from orchestrator.planning.auto import FINAL_SHARE, LEAST_FIRST, LEAST_TRIALS, MOST_TRIALS
+from orchestrator.planning.budget import TOLERANCE, Budget, parse_budget, run_cost, show_amount
+from orchestrator.planning.cost import Price
+from orchestrator.planning.plan import Phase, Plan
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.facts import Facts, PhaseFacts
+from orchestrator.sweep.records import COMPLETED
+
+# The trials of the very first wave where nothing says what they take: their cost can't be bounded beforehand.
+CALIBRATION_TRIALS = 8
+# Trials that turn out cheaper than declared allow more of them, up to so many times the plan's.
+MOST_GROWTH = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What one phase has spent so far.
+
+    `drawn` trials are frozen, in `waves` waves. `whole` of them ran to their end in `whole_seconds` together;
+    `partial` ended before (pruned, diverged, failed). The rest are taken to cost what a whole one does.
+    """
+
+    drawn: int = 0
+    waves: int = 0
+    whole: int = 0
+    whole_seconds: float = 0.0
+    partial: int = 0
+    partial_seconds: float = 0.0
+    # of a trial, before its first epoch and after its last one; None where the reports don't tell
+    startup_seconds: float | None = None
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """The seconds of a whole trial, None before the first one."""
+        return self.whole_seconds / self.whole if self.whole and self.whole_seconds > 0 else None
+
+    @property
+    def trials(self) -> float:
+        """What was spent, in whole trials; of those that ended early the part that their seconds are."""
+        pending = self.drawn - self.whole - self.partial
+        if self.mean_seconds is None:
+            return self.drawn
+        return pending + self.whole + min(self.partial, self.partial_seconds / self.mean_seconds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repriced:
+    """The plan as the budget pays for it now.
+
+    `stop` says why what comes next can't begin without a larger budget; empty when it can. `note` says what
+    was cut, or added.
+    """
+
+    plan: Plan
+    used: float = 0.0
+    stop: str = ""
+    note: str = ""
+
+
+def spent(known: PhaseFacts) -> Spent:
+    """Add up what a phase has spent, from its records."""
+    whole = [o.seconds for o in known.outcomes.values() if o.state == COMPLETED]
+    partial = [o.seconds for o in known.outcomes.values() if o.state != COMPLETED]
+    return Spent(
+        drawn=len(known.trials),
+        waves=known.waves,
+        whole=len(whole),
+        whole_seconds=_sum(whole),
+        partial=len(partial),
+        partial_seconds=_sum(partial),
+        startup_seconds=known.startup_seconds,
+    )
+
+
+def _sum(seconds: list[float]) -> float:
+    return sum(value for value in seconds if math.isfinite(value) and value > 0)
+
+
+def reprice(
+    plan: Plan, measured: Mapping[str, Spent], budget: Budget, price: Price, where: str = "DIR"
+) -> Repriced:
+    """Fit what is not drawn yet of a plan to what is left of its budget.
+
+    Args:
+        plan: as it was frozen.
+        measured: what each phase has spent, by its name; a phase that is missing has spent nothing.
+        budget: the cap.
+        price: what a trial holds of a GPU or core, and the declared seconds.
+        where: the sweep's directory, for the message.
+    """
+    costs = run_costs(plan, measured, budget, price)
+    used = used_so_far(plan, measured, budget, price)
+    index = next((i for i, phase in enumerate(plan.phases) if not _drawn(phase, measured)), None)
+    if index is None or plan.phases[index].kind == ENSEMBLE:
+        return Repriced(plan=plan, used=used)
+    following = plan.phases[index]
+    if costs[following.name] is None or any(costs[p.name] is None for p in plan.phases[index:]):
+        return Repriced(plan=_calibrating(plan, index, measured), used=used)
+    known = {name: cost for name, cost in costs.items() if cost is not None}
+    if following.kind == FINAL:
+        return _reprice_final(plan, following, known, used, budget, where)
+    if _uncertain(measured, budget, price):
+        plan = _calibrating(plan, index, measured)
+    return _reprice_stages(plan, index, measured, known, used, budget, where)
+
+
+def within_budget(facts: Facts, price: Price, where: str = "DIR") -> Facts:
+    """Return facts whose plan is what the budget pays for now; as they are without a budget.
+
+    Args:
+        facts: as they were read.
+        price: of the sweep's config.
+        where: the sweep's directory, for the message.
+    """
+    if not facts.budget:
+        return facts
+    measured = {known.phase.name: spent(known) for known in facts.phases}
+    fitted = reprice(facts.plan, measured, parse_budget(facts.budget), price, where)
+    phases = tuple(
+        replace(known, phase=phase) for known, phase in zip(facts.phases, fitted.plan.phases, strict=True)
+    )
+    return replace(facts, plan=fitted.plan, phases=phases, stop=fitted.stop, note=fitted.note)
+
+
+def run_costs(
+    plan: Plan, measured: Mapping[str, Spent], budget: Budget, price: Price
+) -> dict[str, float | None]:
+    """Return what one trial of each phase costs, in the budget's unit; hours by what was measured."""
+    if not budget.in_hours:
+        return {phase.name: run_cost(phase, budget) for phase in plan.phases}
+    seconds = {phase.name: _run_seconds(plan, phase, measured) for phase in plan.phases}
+    return {name: None if s is None else s * price.share / 3600 for name, s in seconds.items()}
+
+
+def used_so_far(plan: Plan, measured: Mapping[str, Spent], budget: Budget, price: Price) -> float:
+    """Return what is spent, and what the trials that run now are taken to, in the budget's unit."""
+    costs = run_costs(plan, measured, budget, price)
+    used = 0.0
+    for phase in plan.phases:
+        past, cost = measured.get(phase.name, Spent()), costs[phase.name] or 0.0
+        if budget.in_hours:
+            pending = past.drawn - past.whole - past.partial
+            used += (past.whole_seconds + past.partial_seconds) * price.share / 3600 + pending * cost
+        else:
+            used += past.trials * cost
+    return used
+
+
+def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> float | None:
+    """Return the seconds of one trial: its phase's mean, or a forecast from the largest scale measured.
+
+    The forecast is a startup and a rate: told apart by the trials' own reports, else by two scales, else as
+    they were declared. Where nothing tells, all of it grows with the scale: rather too dear than too cheap.
+    """
+    if phase.kind == ENSEMBLE:
+        return 0.0
+    if (own := _mean(measured, phase)) is not None:
+        return own
+    timed = sorted(
+        (p for p in plan.phases if p.share is not None and _mean(measured, p)), key=lambda p: p.share or 0.0
+    )
+    if not timed:
+        return _declared(phase)
+    last = timed[-1]
+    mean, share = _mean(measured, last) or 0.0, last.share or 1.0
+    startup = measured[last.name].startup_seconds
+    smaller = next((p for p in reversed(timed) if (p.share or 0.0) < 0.99 * share), None)
+    if startup is None and smaller is not None:
+        rate = (mean - (_mean(measured, smaller) or 0.0)) / (share - (smaller.share or 0.0))
+        startup = mean - max(0.0, rate) * share
+    ahead, there = _declared(phase), _declared(last)
+    if startup is None and ahead and there:
+        return mean * ahead / there
+    if phase.share is None:
+        return None
+    startup = min(max(0.0, startup or 0.0), mean)
+    return startup + (mean - startup) * phase.share / share
+
+
+def _mean(measured: Mapping[str, Spent], phase: Phase) -> float | None:
+    return measured[phase.name].mean_seconds if phase.name in measured else None
+
+
+def _declared(phase: Phase) -> float | None:
+    return None if phase.cost.seconds is None else phase.cost.seconds / phase.runs
+
+
+def _drawn(phase: Phase, measured: Mapping[str, Spent]) -> bool:
+    return phase.name in measured and measured[phase.name].waves >= len(phase.wave_sizes)
+
+
+def _uncertain(measured: Mapping[str, Spent], budget: Budget, price: Price) -> bool:
+    """Say whether hours rest on a price that nobody measured on this device."""
+    return budget.in_hours and price.unit == "GPU" and not any(past.drawn for past in measured.values())
+
+
+def _calibrating(plan: Plan, index: int, measured: Mapping[str, Spent]) -> Plan:
+    """Make the very first wave a small one: its cost is not known before it ran."""
+    phase = plan.phases[index]
+    sizes = phase.wave_sizes
+    if any(past.drawn for past in measured.values()) or phase.waves < 2 or sizes[0] <= CALIBRATION_TRIALS:
+        return plan
+    first = CALIBRATION_TRIALS
+    rest = _even(phase.trials - first, phase.waves - 1)
+    return _with(plan, replace(phase, sizes=(first, *rest, *sizes[phase.waves :])))
+
+
+def _reprice_stages(
+    plan: Plan,
+    index: int,
+    measured: Mapping[str, Spent],
+    costs: Mapping[str, float],
+    used: float,
+    budget: Budget,
+    where: str,
+) -> Repriced:
+    """Share what the final runs leave over the stages ahead, in the plan's proportions."""
+    stages = [phase for phase in plan.phases[index:] if phase.kind == STAGE]
+    following = stages[0]
+    reserve = _reserve(plan, costs, budget)
+    left = budget.amount * (1 + TOLERANCE) - used - reserve
+    to_come = {phase.name: _to_come(plan, phase, measured) for phase in stages}
+    trials = sum(to_come[phase.name][0] * costs[phase.name] for phase in stages)
+    repeats = sum(to_come[phase.name][1] * costs[phase.name] for phase in stages)
+    ahead = trials + repeats
+    share = left / ahead if ahead > 0 else 1.0
+    if share > 1 and trials > 0:
+        # More trials, not more repeats of the best.
+        share = min(_growth(plan, budget), (left - repeats) / trials)
+    share = max(0.0, share) if trials > 0 else min(1.0, max(0.0, share))
+    resized = plan
+    for phase in stages:
+        past = measured.get(phase.name, Spent())
+        resized = _with(resized, _scaled(phase, past, to_come[phase.name], share))
+    now = next(phase for phase in resized.phases if phase.name == following.name)
+    begun = measured.get(following.name, Spent()).drawn > 0
+    least = min(following.trials, _least(plan, following))
+    if not begun and now.trials < least:
+        needed = least * costs[following.name]
+        kept = f" besides the {show_amount(reserve)} kept for the final runs" if reserve else ""
+        asked = Budget(amount=_up(used + reserve + ahead), unit=budget.unit)
+        stop = (
+            f"of the budget of {budget.show()}, {show_amount(max(0.0, left))} are left{kept}; "
+            f"'{following.name}' needs {show_amount(needed)} at the least ({least} trials), and all that is "
+            f"planned {show_amount(ahead)}. {_allow_more(asked, where)}"
+        )
+        return Repriced(plan=resized, used=used, stop=stop)
+    note = ""
+    if now.trials != following.trials:
+        why = "costs more" if share < 1 else "costs less"
+        note = (
+            f"'{following.name}' has {now.trials} trials, not {following.trials}: what is ahead {why} than "
+            f"planned, and {budget.show(max(0.0, left))} are left for it"
+        )
+    return Repriced(plan=resized, used=used, note=note)
+
+
+def _reprice_final(
+    plan: Plan, final: Phase, costs: Mapping[str, float], used: float, budget: Budget, where: str
+) -> Repriced:
+    """Run as many of the final runs as are paid for: fewer seeds first, then fewer settings."""
+    cost = costs[final.name]
+    left = max(0.0, budget.amount - used)
+    paid = math.floor((left + budget.amount * TOLERANCE) / cost + TOLERANCE) if cost > 0 else final.trials
+    if paid >= final.trials:
+        return Repriced(plan=plan, used=used)
+    asked = Budget(amount=_up(used + final.trials * cost), unit=budget.unit)
+    more = _allow_more(asked, where)
+    needs = f"of the budget of {budget.show()}, {show_amount(left)} are left; one final run needs "
+    needs += show_amount(cost)
+    if paid < 1:
+        return Repriced(plan=plan, used=used, stop=f"{needs}. {more}")
+    top = min(final.survivors, paid)
+    trials = top * max(1, paid // top)
+    smaller = replace(final, trials=trials, survivors=top)
+    note = f"{trials} of the {final.trials} final runs: {needs}. {more}"
+    return Repriced(plan=_with(plan, smaller), used=used, note=note)
+
+
+def _allow_more(asked: Budget, where: str) -> str:
+    return f'Allow more: orchestrate budget {where} "{asked.show().lower().replace(",", "")}"'
+
+
+def _reserve(plan: Plan, costs: Mapping[str, float], budget: Budget) -> float:
+    """Return what is kept for the final runs.
+
+    Where their number came from a guess at what the budget pays, they get no more than their share of it.
+    """
+    final = plan.final
+    if final is None:
+        return 0.0
+    cost = costs[final.name]
+    if not plan.auto or not budget.in_hours:
+        return final.trials * cost
+    planned = [(phase.share or 0.0) * phase.runs for phase in plan.phases if phase.kind != ENSEMBLE]
+    share = max(FINAL_SHARE, final.trials / sum(planned) if final.share and sum(planned) else 0.0)
+    return min(final.trials, max(1, math.floor(share * budget.amount / cost))) * cost if cost > 0 else 0.0
+
+
+def _growth(plan: Plan, budget: Budget) -> float:
+    """Return how many times its planned trials a stage may have: those a person wrote down are a limit."""
+    if not plan.auto:
+        return 1.0
+    return math.inf if budget.in_hours and plan.total.hours is None else MOST_GROWTH
+
+
+def _least(plan: Plan, phase: Phase) -> int:
+    """Return the fewest trials worth beginning a stage for."""
+    least = LEAST_FIRST if phase == plan.stages[0] else LEAST_TRIALS
+    return max(least, plan.final.survivors) if plan.final and phase == plan.stages[-1] else least
+
+
+def _to_come(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> tuple[int, int]:
+    """Return the trials, and the repeats, that a stage has not drawn yet by the plan."""
+    past = measured.get(phase.name, Spent())
+    repeats = phase.repeats if past.waves <= phase.waves else 0
+    if past.waves >= phase.waves:
+        return 0, repeats
+    trials = max(0, phase.trials - past.drawn)
+    # A stage that grew has drawn more than was planned, and its later waves are to grow as well.
+    return max(trials, sum(phase.wave_sizes[past.waves : phase.waves])) if plan.auto else trials, repeats
+
+
+def _scaled(phase: Phase, past: Spent, to_come: tuple[int, int], share: float) -> Phase:
+    """Return a stage with so large a share of what is not drawn yet, in the waves that are left."""
+    trials, repeats = (math.floor(count * share + TOLERANCE) for count in to_come)
+    repeats = min(repeats, phase.repeats)
+    trials = min(trials, max(0, max(MOST_TRIALS, phase.trials) - past.drawn))
+    if past.waves:
+        drawn = past.drawn - max(0, past.drawn - phase.trials if past.waves > phase.waves else 0)
+        sizes = (
+            *_even(drawn, min(past.waves, phase.waves)),
+            *_even(trials, max(0, phase.waves - past.waves)),
+            *((repeats,) if phase.repeats else ()),
+        )
+        return replace(phase, trials=drawn + trials, repeats=repeats, sizes=sizes)
+    factor = trials / phase.trials
+    sizes = ()
+    # A small first wave that measures the price stays that small.
+    if phase.sizes:
+        first = min(phase.sizes[0], trials)
+        sizes = (first, *_even(trials - first, phase.waves - 1), *((repeats,) if phase.repeats else ()))
+    return replace(
+        phase,
+        trials=trials,
+        repeats=repeats,
+        sizes=sizes,
+        survivors=min(trials, math.ceil(phase.survivors * factor - TOLERANCE)),
+        controls=math.floor(phase.controls * factor + TOLERANCE),
+    )
+
+
+def _even(total: int, parts: int) -> tuple[int, ...]:
+    return tuple(len(range(part, total, parts)) for part in range(parts))
+
+
+def _with(plan: Plan, changed: Phase) -> Plan:
+    return replace(
+        plan, phases=tuple(changed if phase.name == changed.name else phase for phase in plan.phases)
+    )
+
+
+def _up(amount: float) -> float:
+    """Round an amount up to two digits, so that what is asked for is enough."""
+    if amount <= 0:
+        return amount
+    unit = 10.0 ** (math.floor(math.log10(amount)) - 1)
+    return math.ceil(amount / unit - 1e-9) * unit
