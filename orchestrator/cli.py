@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator import __version__
-from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, UserError
+from orchestrator.errors import Busy, UserError
+from orchestrator.exits import Commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,39 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.space import Parameter
 
 
-class _Commands(click.Group):
-    """The group of commands: turns errors into one message and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
-        except Busy as error:
-            click.echo(f"error: the sweep is being advanced by {error}", err=True)
-            ctx.exit(1)
-        except (ClusterUnavailable, LeaseLost) as error:
-            click.echo(f"error: {error}. Nothing is lost: call it again", err=True)
-            ctx.exit(1)
-        except BrokenPipeError:
-            # The reader of our output (head, less) has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        except OSError as error:
-            # A full disk, a stale handle, a missing permission: the facts on disk are whole all the same.
-            click.echo(f"error: {error}. Nothing is lost: put it right and call it again", err=True)
-            ctx.exit(1)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        from orchestrator.errors import nearest
-
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            ctx.fail(f"there is no command '{args[0]}'. {nearest(args[0], self.commands)}")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="orchestrate")
 def main() -> None:
     """Coarse-to-fine hyper-parameter sweeps, on this machine or on a SLURM cluster.
@@ -89,8 +58,8 @@ def plan(file: Path, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -
     """
     from orchestrator.control.agreements import agreements
     from orchestrator.control.create import freeze_plan, work_out
+    from orchestrator.planning.narrowing.trust import describe, told
     from orchestrator.planning.plan import plan_to_json
-    from orchestrator.planning.trust import describe, told
     from orchestrator.report.terminal import show_plan
     from orchestrator.space import to_json
     from orchestrator.sweep.facts import read_facts

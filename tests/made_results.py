@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from hypothesis import strategies as st
 
-from orchestrator.planning.narrowing import StageResults
-from orchestrator.planning.samplers import Observation, sample
+from orchestrator.planning.narrowing.narrow import StageResults
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value
 
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.expressions import Absent, Expression, ExpressionError, as_text, literal, parse, replaced
-from orchestrator.expressions import with_text as spoken
+from orchestrator.space.expressions import (
+    Absent,
+    Expression,
+    ExpressionError,
+    as_text,
+    literal,
+    parse,
+    replaced,
+)
+from orchestrator.space.expressions import with_text as spoken
 
 VALUES: dict[str, Any] = {
     "base_lr": 0.1,

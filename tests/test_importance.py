@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from made_results import number, stage
-from orchestrator.planning.holding import (
+from orchestrator.planning.narrowing.holding import (
     AUTO,
     best_values,
     free_to_json,
@@ -17,8 +17,8 @@ from orchestrator.planning.holding import (
     searchable,
     to_hold,
 )
-from orchestrator.planning.importance import importance, unimportant
-from orchestrator.planning.samplers import Observation, sample
+from orchestrator.planning.narrowing.importance import importance, unimportant
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.space import Parameter, Value, parse_space, to_json
 
 SPACE = parse_space(

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from made_results import number, stage
-from orchestrator.planning.narrowing import FEWEST_TRIALS, StageResults, narrow
-from orchestrator.planning.samplers import Observation, sample
-from orchestrator.planning.trust import Agreement
+from orchestrator.planning.narrowing.narrow import FEWEST_TRIALS, StageResults, narrow
+from orchestrator.planning.narrowing.trust import Agreement
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.space import FLOAT, Parameter, Value, parse_space
 
 KEEP, MARGIN = 0.25, 0.2

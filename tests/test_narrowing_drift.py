@@ -7,9 +7,9 @@ import random
 from collections.abc import Sequence
 
 from made_results import number, stage
-from orchestrator.planning.drift import drift
-from orchestrator.planning.evidence import samples
-from orchestrator.planning.narrowing import StageResults, narrow
+from orchestrator.planning.narrowing.drift import drift
+from orchestrator.planning.narrowing.evidence import samples
+from orchestrator.planning.narrowing.narrow import StageResults, narrow
 from orchestrator.space import Parameter, Value, parse_space
 
 SPACE = parse_space(

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from made_results import histories
-from orchestrator.planning import importance
-from orchestrator.planning.evidence import standing
-from orchestrator.planning.narrowing import StageResults, narrow
-from orchestrator.planning.samplers import Observation, sample
-from orchestrator.planning.trust import Agreement
+from orchestrator.planning.narrowing import importance
+from orchestrator.planning.narrowing.evidence import standing
+from orchestrator.planning.narrowing.narrow import StageResults, narrow
+from orchestrator.planning.narrowing.trust import Agreement
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.space import CHOICE, INT, Parameter
 
 KEEP, MARGIN = 0.25, 0.2

@@ -87,16 +87,32 @@ def test_every_wave_is_frozen_apart_and_the_last_stage_repeats_its_best(finished
     assert ("repeat" in origins) == any(phase["repeats"] for phase in stages)
 
 
-def test_a_larger_budget_takes_a_stopped_sweep_on(tmp_path: Path) -> None:
-    """A cap that the trials turn out to pass: the sweep stops before the next phase, and says how to go on."""
-    sweep = SWEEP.replace("budget: 8 trainings", "budget: 1 core-hours").replace(
-        "  config:", "  cost: {startup_seconds: 1000, sample_seconds: null}\n  config:"
+def test_a_sweep_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
+    """Trials take longer than the job declares: what comes next is not begun, and no result is lost."""
+    sweep = SWEEP.replace("budget: 8 trainings", "budget: 0.0015 core-hours").replace(
+        "stages: auto",
+        "stages: {coarse: {trials: 4, data: 0.1, epochs: 1}}\nfinal: {top: 1, seeds: 1, epochs: 10}",
     )
-    sweep = sweep.replace("stages: auto", "stages: {coarse: {trials: 3, data: 0.1}, fine: {trials: 1}}")
-    sweep += "final: {top: 1, seeds: 1}\n"
+    sweep = sweep.replace("  config:", "  cost: {startup_seconds: 0.01}\n  config:")
+    slow = TRAIN.replace("    for epoch", "    import time; time.sleep(8 * config.fraction)\n    for epoch")
+    write_user_sweep(tmp_path, train=slow, sweep=sweep)
+    stopped = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=1)
+    assert "budget" in stopped.stdout + stopped.stderr
+    content = status(tmp_path / "sweeps/mine")
+    assert content["state"] == "stuck"
+    assert [phase["completed"] for phase in content["phases"]] == [4, 0]
+    assert "orchestrate budget" in content["message"]
+    orchestrate("budget", "sweeps/mine", "1 core-hours", cwd=tmp_path)
+    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    assert [phase["completed"] for phase in status(tmp_path / "sweeps/mine")["phases"]] == [4, 1]
+
+
+def test_a_budget_that_the_plan_exceeds_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    sweep = SWEEP.replace("stages: auto", "stages: {fine: {trials: 9}}\nfinal: {top: 1, seeds: 1}")
     write_user_sweep(tmp_path, train=TRAIN, sweep=sweep)
     refused = orchestrate("plan", "sweep.yaml", cwd=tmp_path, status=2).stderr
     assert "budget" in refused
+    assert "8 trainings" in refused
     assert not (tmp_path / "sweeps").exists()
 
 

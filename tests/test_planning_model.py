@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.planning.gaussian import _loss, _prior, fit
-from orchestrator.planning.model import learn, propose
-from orchestrator.planning.points import sobol
-from orchestrator.planning.samplers import Observation
+from orchestrator.planning.sampling.gaussian import _loss, _prior, fit
+from orchestrator.planning.sampling.model import learn, propose
+from orchestrator.planning.sampling.points import sobol
+from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import active, parse_space, setting_id
 
 SPACE = parse_space(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.planning.merit import merits
+from orchestrator.planning.narrowing.trust import Agreement
 from orchestrator.planning.plan import Phase, Scale
 from orchestrator.planning.promotion import (
     CONTROL,
@@ -23,8 +24,7 @@ from orchestrator.planning.promotion import (
     promoted,
     wave_trials,
 )
-from orchestrator.planning.samplers import Observation
-from orchestrator.planning.trust import Agreement
+from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import Value, parse_space, setting_id
 from orchestrator.sweep.directory import FINAL, STAGE, TrialSpec
 

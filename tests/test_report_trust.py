@@ -14,8 +14,8 @@ from made_sweep import make_sweep
 from orchestrator import Results
 from orchestrator.control.agreements import agreements as from_facts
 from orchestrator.control.standing import PhaseStanding, Standing
+from orchestrator.planning.narrowing.trust import carries_over, describe
 from orchestrator.planning.plan import Cost, Phase, Plan, Scale
-from orchestrator.planning.trust import carries_over, describe
 from orchestrator.report.html import page
 from orchestrator.report.terminal import standing_view
 from orchestrator.report.trust import agreement_table, agreements, importance_table

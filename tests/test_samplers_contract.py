@@ -9,15 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.util import find_spec
 
 import pytest
 
-from orchestrator.planning.samplers import Observation, sample
-from orchestrator.schema import SAMPLERS as KNOWN
+from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.schema import SAMPLERS
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value, active, setting_id
 
-SAMPLERS = tuple(name for name in KNOWN if name != "model" or find_spec("orchestrator.planning.model"))
 LEARNERS = tuple(name for name in SAMPLERS if name not in ("sobol", "random", "grid"))
 FILLING = tuple(name for name in SAMPLERS if name != "grid")
 
@@ -196,7 +194,7 @@ CODE = f"""
 import json, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_samplers_contract import SPACE, history
-from orchestrator.planning.samplers import sample
+from orchestrator.planning.sampling.samplers import sample
 names = {SAMPLERS!r}
 print(json.dumps({{name: sample(SPACE, 8, name, 11, history()) for name in names}}))
 """

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from orchestrator.conditions import completed, declared_space
 from orchestrator.config import freeze, load_frozen
-from orchestrator.corners import corners
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Scale
 from orchestrator.planning.validate_space import validate_space
 from orchestrator.schema import JobConfig, MetricConfig, SweepConfig
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, active, from_json, to_json
+from orchestrator.space.conditions import completed, declared_space
+from orchestrator.space.corners import corners
 from orchestrator.sweep.directory import TrialSpec
 from orchestrator.worker.job import trial_config
 

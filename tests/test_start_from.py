@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.planning.start_from import read_start, starting_settings
+from orchestrator.planning.sampling.start_from import read_start, starting_settings
 from orchestrator.schema import JobConfig, SweepConfig
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter
 

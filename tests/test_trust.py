@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from orchestrator.planning.evidence import StageResults
-from orchestrator.planning.samplers import Observation
-from orchestrator.planning.trust import (
+from orchestrator.planning.narrowing.evidence import StageResults
+from orchestrator.planning.narrowing.trust import (
     Agreement,
     agreement,
     carries_over,
@@ -23,6 +22,7 @@ from orchestrator.planning.trust import (
     survivors_wanted,
     to_json,
 )
+from orchestrator.planning.sampling.samplers import Observation
 
 
 def results(name: str, objectives: Sequence[tuple[int, float]], settled: bool = True) -> StageResults:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.planning.samplers import Observation, sample
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.schema import SAMPLERS
 from orchestrator.space import Parameter, parse_space
 
@@ -60,8 +60,8 @@ def propose(sampler: str, known: int) -> Callable[[], object]:
 
 
 def narrowing() -> Callable[[], object]:
-    from orchestrator.planning.evidence import StageResults
-    from orchestrator.planning.narrowing import narrow
+    from orchestrator.planning.narrowing.evidence import StageResults
+    from orchestrator.planning.narrowing.narrow import narrow
 
     stage = StageResults(name="coarse", scale=0.1, observations=tuple(history(RESULTS)))
     return lambda: narrow(space(), [stage], keep=0.25, margin=0.2, trust=None)

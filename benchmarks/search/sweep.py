@@ -14,12 +14,12 @@ from functools import partial
 from meter import Meter, Outcome, Spent
 from task import Task
 
-from orchestrator.planning.evidence import StageResults
-from orchestrator.planning.narrowing import narrow
+from orchestrator.planning.narrowing.evidence import StageResults
+from orchestrator.planning.narrowing.narrow import narrow
+from orchestrator.planning.narrowing.trust import agreement
 from orchestrator.planning.plan import Phase, Scale
 from orchestrator.planning.promotion import Finished, Known, final_trials, wave_trials
-from orchestrator.planning.samplers import Observation
-from orchestrator.planning.trust import agreement
+from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.sweep.directory import FINAL, STAGE
 
 

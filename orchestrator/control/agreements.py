@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.planning.trust import Agreement, agreement
+from orchestrator.planning.narrowing.trust import Agreement, agreement
 from orchestrator.sweep.directory import ENSEMBLE
 from orchestrator.sweep.records import FAILED, PRUNED
 
 if TYPE_CHECKING:
-    from orchestrator.planning.evidence import StageResults
+    from orchestrator.planning.narrowing.evidence import StageResults
     from orchestrator.planning.plan import Plan
     from orchestrator.sweep.facts import PhaseFacts
 
@@ -31,8 +31,8 @@ def agreements(plan: Plan, phases: Sequence[PhaseFacts]) -> tuple[Agreement, ...
 
 
 def _results(known: PhaseFacts, plan: Plan) -> StageResults:
-    from orchestrator.planning.evidence import StageResults
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.narrowing.evidence import StageResults
+    from orchestrator.planning.sampling.samplers import Observation
 
     seen = []
     for spec in known.trials:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.conditions import completed, declared_space
 from orchestrator.config import freeze, load_frozen, load_sweep
 from orchestrator.data.size import dataset_size
 from orchestrator.errors import UserError, nearest
@@ -20,10 +19,11 @@ from orchestrator.planning.budget import check_affordable
 from orchestrator.planning.expand import expand
 from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
-from orchestrator.planning.start_from import read_start
+from orchestrator.planning.sampling.start_from import read_start
 from orchestrator.planning.validate import validate
 from orchestrator.schema import SweepConfig, sweep_directory
 from orchestrator.space import Parameter
+from orchestrator.space.conditions import completed, declared_space
 from orchestrator.sweep import lease
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import read_plan

@@ -8,21 +8,21 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from orchestrator.conditions import declared_space
 from orchestrator.config import job_config
-from orchestrator.planning.evidence import StageResults
-from orchestrator.planning.holding import best_values, free_to_json, hold, searchable, to_hold
-from orchestrator.planning.importance import importance
-from orchestrator.planning.narrowing import narrow
+from orchestrator.planning.narrowing.evidence import StageResults
+from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
+from orchestrator.planning.narrowing.importance import importance
+from orchestrator.planning.narrowing.narrow import narrow
+from orchestrator.planning.narrowing.trust import agreement
+from orchestrator.planning.narrowing.trust import from_json as trust_from_json
+from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.promotion import Finished, Known, final_trials, wave_trials
-from orchestrator.planning.samplers import Observation
-from orchestrator.planning.start_from import starting_settings
-from orchestrator.planning.trust import agreement
-from orchestrator.planning.trust import from_json as trust_from_json
-from orchestrator.planning.trust import to_json as trust_to_json
+from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.start_from import starting_settings
 from orchestrator.schema import SweepConfig
 from orchestrator.space import Parameter, Value, from_json, to_json
+from orchestrator.space.conditions import declared_space
 from orchestrator.sweep.directory import (
     ENSEMBLE,
     STAGE,

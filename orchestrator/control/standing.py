@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.control.agreements import agreements
 from orchestrator.control.decide import Decision
-from orchestrator.planning import trust
+from orchestrator.planning.narrowing import trust
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.sweep.directory import ENSEMBLE
 from orchestrator.sweep.facts import Facts, PhaseFacts

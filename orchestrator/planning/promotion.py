@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.merit import Merit, merits
+from orchestrator.planning.narrowing.trust import Agreement, carries_over, survivors_wanted
 from orchestrator.planning.plan import Phase
-from orchestrator.planning.samplers import Observation, sample
-from orchestrator.planning.trust import Agreement, carries_over, survivors_wanted
+from orchestrator.planning.sampling.samplers import Observation, sample
 from orchestrator.space import CHOICE, Parameter, setting_id
 from orchestrator.sweep.directory import FINAL, TrialSpec
 
@@ -162,7 +162,7 @@ def promoted(
 
 
 def _by_model(space: Sequence[Parameter], ranked: list[Merit], history: Sequence[Observation]) -> list[Merit]:
-    from orchestrator.planning.model import learn
+    from orchestrator.planning.sampling.model import learn
 
     model = learn(space, history)
     if model is None:
@@ -234,7 +234,7 @@ def _new(
     if phase.sampler != "model":
         fresh = sample(space, count, phase.sampler, seed, known.history, scale=known.scale, taken=taken)
         return [_Pick(params, SAMPLED) for params in fresh]
-    from orchestrator.planning.model import propose
+    from orchestrator.planning.sampling.model import propose
 
     names = {setting_id(params) for params in taken}
     lower = {

@@ -14,8 +14,8 @@ from orchestrator.config import has_path, job_config, leaf_paths
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
-from orchestrator.planning.holding import AUTO
-from orchestrator.planning.start_from import starting_settings
+from orchestrator.planning.narrowing.holding import AUTO
+from orchestrator.planning.sampling.start_from import starting_settings
 from orchestrator.planning.validate_space import validate_space
 from orchestrator.schema import (
     CLASS_RULES,

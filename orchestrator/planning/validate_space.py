@@ -8,17 +8,17 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator.conditions import relatives, unknown
 from orchestrator.config import job_config
-from orchestrator.corners import corners
 from orchestrator.errors import UserError, nearest
-from orchestrator.expressions import Expression
-from orchestrator.grammar import read_limits
-from orchestrator.names import NOTHING, Names, at, names_of, options
-from orchestrator.parameter import CHOICE, Parameter, Value, show
 from orchestrator.schema import SweepConfig
 from orchestrator.space import active
-from orchestrator.ties import ordered_ties, write_options, write_ties, write_values
+from orchestrator.space.conditions import relatives, unknown
+from orchestrator.space.corners import corners
+from orchestrator.space.expressions import Expression
+from orchestrator.space.grammar import read_limits
+from orchestrator.space.names import NOTHING, Names, at, names_of, options
+from orchestrator.space.parameter import CHOICE, Parameter, Value, show
+from orchestrator.space.ties import ordered_ties, write_options, write_ties, write_values
 
 MOST_TRIED = 64  # settings; each builds a whole config
 

@@ -16,8 +16,8 @@ from rich.text import Text
 from orchestrator.control.decide import CANCELLED, DONE, PAUSED, STUCK
 from orchestrator.control.standing import PhaseStanding, Standing
 from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
+from orchestrator.planning.narrowing.trust import describe
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.planning.trust import describe
 from orchestrator.space import Parameter, show
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
 

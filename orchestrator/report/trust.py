@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.planning.trust import Agreement, agreement, describe, measured
+from orchestrator.planning.narrowing.trust import Agreement, agreement, describe, measured
 
 if TYPE_CHECKING:
-    from orchestrator.planning.evidence import StageResults
+    from orchestrator.planning.narrowing.evidence import StageResults
     from orchestrator.results.load import Results
 
 
@@ -23,8 +23,8 @@ def agreements(results: Results) -> tuple[Agreement, ...]:
 
 
 def _stage(results: Results, stage: str) -> StageResults:
-    from orchestrator.planning.evidence import StageResults
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.narrowing.evidence import StageResults
+    from orchestrator.planning.sampling.samplers import Observation
     from orchestrator.sweep.records import FAILED, PRUNED
 
     rows = results.at(stage)
@@ -70,8 +70,8 @@ def importance_table(results: Results) -> tuple[Sequence[str], list[list[object]
 
 
 def _importance(results: Results, stage: str) -> dict[str, float]:
-    from orchestrator.planning.importance import importance
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.narrowing.importance import importance
+    from orchestrator.planning.sampling.samplers import Observation
     from orchestrator.space import from_json
     from orchestrator.sweep.records import FAILED, PRUNED
 

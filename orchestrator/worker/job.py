@@ -14,8 +14,8 @@ from orchestrator.config import job_config, load_frozen
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, Scale
 from orchestrator.schema import SweepConfig
+from orchestrator.space.ties import write_options, write_ties, write_values
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
-from orchestrator.ties import write_options, write_ties, write_values
 
 
 def trial_config(config: SweepConfig, phase: Phase, spec: TrialSpec) -> DictConfig:

@@ -37,7 +37,7 @@ from orchestrator.data.dataset import Part, Splits
 from orchestrator.data.settings import DatasetSettings, SplitSettings
 from orchestrator.data.sources import Source
 from orchestrator.errors import UserError
-from orchestrator.planning.samplers import Setting, sample
+from orchestrator.planning.sampling.samplers import Setting, sample
 from orchestrator.space import parse_space
 from orchestrator.sweep.files import replace_atomic
 from orchestrator.training.loop import Samples, State, evaluate, fit

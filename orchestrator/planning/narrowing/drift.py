@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.planning.evidence import Sample, StageResults
-from orchestrator.planning.window import LEAST_BANDWIDTH, good_rates, units_of
+from orchestrator.planning.narrowing.evidence import Sample, StageResults
+from orchestrator.planning.narrowing.window import LEAST_BANDWIDTH, good_rates, units_of
 from orchestrator.space import Parameter
 
 # A region's place is measured on so many trials at least, at so many places of a grid.

@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 
-from orchestrator.parameter import CHOICE, INT, Parameter, Value
+from orchestrator.space.parameter import CHOICE, INT, Parameter, Value
 
 
 def corners(

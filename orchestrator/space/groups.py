@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from orchestrator.errors import UserError, nearest
-from orchestrator.grammar import choice_value, list_choices
-from orchestrator.names import options
-from orchestrator.parameter import CHOICE, Parameter
 from orchestrator.schema import SweepConfig
+from orchestrator.space.grammar import choice_value, list_choices
+from orchestrator.space.names import options
+from orchestrator.space.parameter import CHOICE, Parameter
 
 
 def with_options(config: SweepConfig, space: tuple[Parameter, ...], folder: Path) -> SweepConfig:

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator import expressions
-from orchestrator.corners import corners
 from orchestrator.errors import UserError, nearest
-from orchestrator.expressions import Expression, ExpressionError
-from orchestrator.groups import check_options, with_options
-from orchestrator.names import NOTHING, Names, names_of, reference
-from orchestrator.parameter import Parameter, Value, show
 from orchestrator.schema import SweepConfig
-from orchestrator.space import active, parse_space
+from orchestrator.space import active, expressions, parse_space
+from orchestrator.space.corners import corners
+from orchestrator.space.expressions import Expression, ExpressionError
+from orchestrator.space.groups import check_options, with_options
+from orchestrator.space.names import NOTHING, Names, names_of, reference
+from orchestrator.space.parameter import Parameter, Value, show
 
 MOST_TRIED = 2048
 

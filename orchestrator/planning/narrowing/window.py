@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.planning.evidence import Booleans, Floats, Sample
+from orchestrator.planning.narrowing.evidence import Booleans, Floats, Sample
 from orchestrator.space import Parameter
 
 # Places at which the share of good trials is looked at.

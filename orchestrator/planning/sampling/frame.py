@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.planning.gaussian import Floats
+from orchestrator.planning.sampling.gaussian import Floats
 from orchestrator.space import CHOICE, INT, Parameter, active
 
 # Stands for the value of a parameter that a setting lacks.

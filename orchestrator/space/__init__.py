@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator import expressions
-from orchestrator.grammar import parse_parameter
-from orchestrator.parameter import CHOICE, FLOAT, INT, Parameter, Value, show
+from orchestrator.space import expressions
+from orchestrator.space.grammar import parse_parameter
+from orchestrator.space.parameter import CHOICE, FLOAT, INT, Parameter, Value, show
 
 __all__ = [
     "CHOICE", "FLOAT", "INT", "Parameter", "Value", "active", "advice", "from_json", "parse_parameter",

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from orchestrator.config import job_config, leaf_paths
-from orchestrator.parameter import CHOICE, Parameter
 from orchestrator.schema import SweepConfig
+from orchestrator.space.parameter import CHOICE, Parameter
 
 NOTHING = object()
 _REFERENCE = re.compile(r"\$\{([^\W\d]\w*(?:\.\w+)*)\}")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from orchestrator.planning.choices import drop_unsound, narrow_choice, narrow_ordered, with_value
-from orchestrator.planning.drift import drift
-from orchestrator.planning.evidence import (
+from orchestrator.planning.narrowing.choices import drop_unsound, narrow_choice, narrow_ordered, with_value
+from orchestrator.planning.narrowing.drift import drift
+from orchestrator.planning.narrowing.evidence import (
     Sample,
     StageResults,
     ranked,
@@ -16,10 +16,10 @@ from orchestrator.planning.evidence import (
     sound,
     soundness_of,
 )
-from orchestrator.planning.importance import importance
-from orchestrator.planning.numbers import CORE, Grip, cut_unsound, narrow_number
-from orchestrator.planning.samplers import Observation
-from orchestrator.planning.trust import Agreement, carries_over, figures, hardness
+from orchestrator.planning.narrowing.importance import importance
+from orchestrator.planning.narrowing.numbers import CORE, Grip, cut_unsound, narrow_number
+from orchestrator.planning.narrowing.trust import Agreement, carries_over, figures, hardness
+from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import CHOICE, Parameter, show, with_reason
 
 __all__ = ["StageResults", "narrow"]

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from orchestrator.planning.frame import ABSENT, Frame, frame_of
-from orchestrator.planning.gaussian import Floats, Posterior, fit
-from orchestrator.planning.points import Setting, sobol
+from orchestrator.planning.sampling.frame import ABSENT, Frame, frame_of
+from orchestrator.planning.sampling.gaussian import Floats, Posterior, fit
+from orchestrator.planning.sampling.points import Setting, sobol
 from orchestrator.space import CHOICE, Parameter, active, setting_id
 
 if TYPE_CHECKING:
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.sampling.samplers import Observation
 
 # Results that the process is fitted to: its time grows with their number cubed.
 MOST_RESULTS = 160

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.planning.points import Draw, Setting, sobol
-from orchestrator.planning.pooling import Scored, digest
+from orchestrator.planning.sampling.points import Draw, Setting, sobol
+from orchestrator.planning.sampling.pooling import Scored, digest
 from orchestrator.space import CHOICE, INT, Parameter, setting_id
 
 if TYPE_CHECKING:

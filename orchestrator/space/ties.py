@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from orchestrator import expressions
 from orchestrator.config import has_path
 from orchestrator.errors import UserError
-from orchestrator.expressions import Absent, Expression, ExpressionError
-from orchestrator.names import options
 from orchestrator.schema import SweepConfig
+from orchestrator.space import expressions
+from orchestrator.space.expressions import Absent, Expression, ExpressionError
+from orchestrator.space.names import options
 
 
 def write_options(node: DictConfig, config: SweepConfig, params: Mapping[str, Any]) -> None:

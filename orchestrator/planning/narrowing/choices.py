@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.parameter import is_numeric
-from orchestrator.planning.evidence import Floats, Sample, sound
-from orchestrator.planning.numbers import Grip
-from orchestrator.planning.window import window
+from orchestrator.planning.narrowing.evidence import Floats, Sample, sound
+from orchestrator.planning.narrowing.numbers import Grip
+from orchestrator.planning.narrowing.window import window
 from orchestrator.space import Parameter, Value, show, with_reason
+from orchestrator.space.parameter import is_numeric
 
 # A value is clearly worse at this one-sided significance, measured on so many trials at least; and when it
 # holds fewer of the good trials than chance would put there, at that significance.

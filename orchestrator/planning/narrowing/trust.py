@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.space import setting_id
 
 if TYPE_CHECKING:
-    from orchestrator.planning.evidence import StageResults
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.narrowing.evidence import StageResults
+    from orchestrator.planning.sampling.samplers import Observation
 
 # Fewer settings than this say nothing about a correlation.
 FEWEST_SETTINGS = 4

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.planning.drift import Drift
-from orchestrator.planning.evidence import Floats, Sample, sound
-from orchestrator.planning.window import LEAST_BANDWIDTH, Window, units_of, window
+from orchestrator.planning.narrowing.drift import Drift
+from orchestrator.planning.narrowing.evidence import Floats, Sample, sound
+from orchestrator.planning.narrowing.window import LEAST_BANDWIDTH, Window, units_of, window
 from orchestrator.space import INT, Parameter, show, with_reason
 
 # How far a range moves past an edge, as a share of its width.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.space import Parameter, setting_id
 
 if TYPE_CHECKING:
-    from orchestrator.planning.samplers import Observation
+    from orchestrator.planning.sampling.samplers import Observation
 
 # How fast a result loses its word with the distance of its scale: at a third of the next scale it keeps three
 # quarters of it. Chosen, not fitted: where scales were compared, their agreement is measured (`trust`).

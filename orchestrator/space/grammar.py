@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError, nearest
-from orchestrator.parameter import CHOICE, FLOAT, INT, Parameter, Value, is_numeric, show
+from orchestrator.space.parameter import CHOICE, FLOAT, INT, Parameter, Value, is_numeric, show
 
 MOST_CHOICES = 10_000
 _TAGS = {"IntervalSweep": ("log",), "ChoiceSweep": ("ordered", "unordered")}

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.planning import points
-from orchestrator.planning.points import Draw, Setting
+from orchestrator.planning.sampling import points
+from orchestrator.planning.sampling.points import Draw, Setting
 from orchestrator.space import Parameter, active, setting_id
 
 # How often what turned out to be there already is drawn again, before the rest is filled up without a plan.
@@ -91,15 +91,15 @@ def _drawer(
     if not varying:
         return lambda count: [fixed]
     if sampler == "model":
-        from orchestrator.planning.model import propose
+        from orchestrator.planning.sampling.model import propose
 
         proposals = iter(propose(space, count, seed, history, taken=taken))
         return lambda count: [setting for setting, _ in zip(proposals, range(count), strict=False)]
     if sampler in POINTS:
         draw = POINTS[sampler](varying, seed)
     else:
-        from orchestrator.planning.optuna_samplers import learner
-        from orchestrator.planning.pooling import pool, usable
+        from orchestrator.planning.sampling.optuna_samplers import learner
+        from orchestrator.planning.sampling.pooling import pool, usable
 
         draw = learner(varying, sampler, seed, usable(pool(history), space))
     return lambda count: [fixed | setting for setting in draw(count)]

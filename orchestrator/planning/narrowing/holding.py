@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.planning.evidence import ranked, sound
-from orchestrator.planning.importance import unimportant
-from orchestrator.planning.samplers import Observation
+from orchestrator.planning.narrowing.evidence import ranked, sound
+from orchestrator.planning.narrowing.importance import unimportant
+from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import CHOICE, Parameter, Value, from_json, show, to_json, with_reason
 
 # `tune: auto` holds what measured importance says hardly matters.
