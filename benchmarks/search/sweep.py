@@ -1,112 +1,128 @@
 """The sweep itself in the benchmark: the project's own planning code, trial by trial, with no cluster.
 
-Each stage is drawn as `orchestrate advance` draws it (ranges narrowed from the stages before, agreement
-between scales, promotion, new settings in waves), and each trial is a metered evaluation.
+The ladder is that of `stages: auto` with the budget in trainings. Each stage is drawn as `orchestrate
+advance` draws it (ranges narrowed from the stages before, agreement between scales, promotion, new settings
+in waves), and each trial is a metered evaluation at the stage's scale.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 from meter import Meter, Outcome, Spent
 from task import Task
 
+from orchestrator.planning import auto
+from orchestrator.planning.auto import AutoStage, auto_stages
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.narrow import narrow
 from orchestrator.planning.narrowing.trust import agreement
 from orchestrator.planning.plan import Phase, Scale
-from orchestrator.planning.promotion import Finished, Known, final_trials, wave_trials
+from orchestrator.planning.promotion import SURVIVOR, Finished, Known, final_trials, wave_trials
 from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.schema import StageConfig
+from orchestrator.space import Parameter
 from orchestrator.sweep.directory import FINAL, STAGE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Design:
-    """A ladder: scales with their shares of the budget that is left beside the final runs."""
+class Variant:
+    """What of the sweep is left out."""
 
-    scales: tuple[float, ...] = (1 / 27, 1 / 9, 1 / 3)
-    shares: tuple[float, ...] = ()
-    finals: float = 0.25
-    waves: int = 4
-    sampler: str = "model"
-    survivors: float = 0.0
-    controls: float = 0.0
     narrowing: bool = True
+    # without it the samplers that learn nothing and ranks decide
+    model: bool = True
+    # without it every stage has new settings only
+    promotion: bool = True
+    # without new settings after the first stage, ranges don't matter either: successive halving over scales
     fresh: bool = True
 
 
-def run(task: Task, budget: float, seed: int, design: Design = Design()) -> Outcome:
+@dataclass(slots=True)
+class Progress:
+    """What a sweep knows so far."""
+
+    space: tuple[Parameter, ...]
+    stages: list[StageResults] = field(default_factory=list)
+    before: list[Finished] = field(default_factory=list)
+    earlier: list[Finished] = field(default_factory=list)
+
+    @property
+    def history(self) -> list[Observation]:
+        return [seen for stage in self.stages for seen in stage.observations]
+
+
+def run(task: Task, budget: float, seed: int, variant: Variant = Variant()) -> Outcome:
     """Run one sweep and return the setting it ends with, trained at full scale."""
-    meter = Meter(task, budget, seed)
-    finals = min(max(1, round(design.finals * budget)), max(1, int(budget) - 1))
-    scales = [scale for scale in design.scales if scale >= task.lowest * 0.99]
-    shares = design.shares[-len(scales) :] or tuple(1.0 for _ in scales)
-    explored = budget - finals
-    space = task.space
-    stages: list[StageResults] = []
-    history: list[Observation] = []
-    before: list[Finished] = []
-    earlier: list[Finished] = []
-    phase = None
-    for place, scale in enumerate(scales):
-        allowed = (explored - meter.spent) * shares[place] / sum(shares[place:])
-        trials = int(allowed / task.snap(scale) + 1e-9)
-        if trials < 1:
-            continue
-        if stages:
-            trust = agreement(*stages[-2:]) if len(stages) > 1 else None
-            if design.narrowing:
-                space = narrow(space, stages, keep=0.25, margin=0.2, trust=trust)
-        else:
-            trust = None
-        promoted = min(trials, round(design.survivors * trials)) if before else 0
-        watched = min(trials - promoted, round(design.controls * trials)) if before else 0
-        phase = Phase(
-            kind=STAGE,
-            name=f"s{place}",
-            trials=trials,
-            scale=Scale(data=scale),
-            sampler="sobol" if design.sampler == "model" and not before else design.sampler,
-            waves=max(1, min(design.waves, trials)),
-            survivors=promoted,
-            controls=watched,
-        )
-        own: list[Finished] = []
-        for wave in range(phase.waves):
-            known = Known(
-                before=before, own=own, history=[*history, *_seen(own, scale)], trust=trust, drawn=len(own)
-            )
-            drawn = replace(phase, sampler=design.sampler) if wave else phase
-            for spec in wave_trials(drawn, wave, space, seed, known):
-                try:
-                    error = meter.evaluate(dict(spec.params), scale)
-                except Spent:
-                    break
-                own.append(Finished(spec=spec, objective=-error if math.isfinite(error) else -math.inf))
-        stages.append(StageResults(name=phase.name, scale=scale, observations=tuple(_seen(own, scale))))
-        history += _seen(own, scale)
-        earlier, before = [*earlier, *before], own
-    top = Phase(kind=FINAL, name=FINAL, trials=finals, scale=Scale(), survivors=1000)
+    meter, progress = Meter(task, budget, seed), Progress(task.space)
+    epochs = len(task.levels) if task.resumable else None
+    ladder = auto_stages(budget, None, epochs, data=not task.resumable, seeds=1)
+    for stage in ladder.stages:
+        _stage(meter, progress, stage, variant, seed)
+    phase = Phase(kind=FINAL, name=FINAL, trials=ladder.top, scale=Scale(), survivors=ladder.top)
+    known = Known(before=progress.before, earlier=progress.earlier, history=progress.history)
+    sampler = auto.SAMPLER if variant.model else "sobol"
     found = []
-    for spec in final_trials(
-        top, 1, seed, space, design.sampler, Known(before=before, earlier=earlier, history=history)
-    ):
-        try:
-            found.append((meter.evaluate(dict(spec.params), 1.0), dict(spec.params)))
-        except Spent:
-            break
-    best = min(found, key=lambda pair: pair[0])
-    return Outcome(best[1], meter.spent)
+    with suppress(Spent):
+        for spec in final_trials(phase, 1, seed, progress.space, sampler, known):
+            found.append((meter.evaluate(spec.params, 1.0), spec.params))
+    return Outcome(min(found, key=lambda pair: pair[0])[1], meter.spent)
 
 
-def _seen(finished: list[Finished], scale: float) -> list[Observation]:
-    return [Observation(item.spec.params, item.objective, scale, item.settled) for item in finished]
+def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant, seed: int) -> None:
+    trust = agreement(*progress.stages[-2:]) if len(progress.stages) > 1 else None
+    if progress.stages and variant.narrowing and variant.fresh:
+        config = StageConfig(trials=stage.trials)
+        progress.space = narrow(
+            progress.space, progress.stages, keep=config.keep, margin=config.margin, trust=trust
+        )
+    phase = Phase(
+        kind=STAGE, name=stage.name, trials=stage.trials, scale=Scale(data=stage.rung.scale),
+        sampler=auto.SAMPLER if variant.model else "sobol", waves=stage.waves if variant.model else 1,
+        survivors=_survivors(stage, variant), controls=stage.controls * variant.promotion * variant.fresh,
+        repeats=stage.repeats * variant.fresh,
+    )  # fmt: skip
+    own: list[Finished] = []
+    for wave in range(len(phase.wave_sizes)):
+        known = Known(
+            before=progress.before if variant.promotion else [], earlier=progress.earlier, own=own,
+            history=[*progress.history, *_seen(own, stage)], trust=trust, drawn=len(own),
+            scale=stage.rung.scale,
+        )  # fmt: skip
+        for spec in wave_trials(phase, wave, progress.space, seed, known):
+            if variant.fresh or not progress.before or spec.origin == SURVIVOR:
+                with suppress(Spent):
+                    error = meter.evaluate(spec.params, stage.rung.scale)
+                    own.append(Finished(spec=spec, objective=-error))
+    progress.stages.append(
+        StageResults(name=stage.name, scale=stage.rung.scale, observations=tuple(_seen(own, stage)))
+    )
+    progress.earlier += progress.before
+    progress.before = own
+
+
+def _survivors(stage: AutoStage, variant: Variant) -> int:
+    if not variant.promotion or not stage.survivors:
+        return 0
+    if not variant.fresh:
+        return stage.trials
+    # Where nothing is learned, as many settings go on as a stage of the sweep file has by default.
+    return stage.survivors if variant.model else max(1, stage.trials // 4)
+
+
+def _seen(finished: list[Finished], stage: AutoStage) -> list[Observation]:
+    return [
+        Observation(item.spec.params, item.objective, stage.rung.scale, item.settled) for item in finished
+    ]
 
 
 VARIANTS: dict[str, Callable[[Task, float, int], Outcome]] = {
     "sweep": run,
-    "sweep-no-narrowing": partial(run, design=Design(narrowing=False)),
+    "sweep-no-narrowing": partial(run, variant=Variant(narrowing=False)),
+    "sweep-no-model": partial(run, variant=Variant(model=False)),
+    "sweep-no-promotion": partial(run, variant=Variant(promotion=False)),
+    "sweep-scales-alone": partial(run, variant=Variant(model=False, narrowing=False, fresh=False)),
 }

@@ -31,9 +31,12 @@ LEAST_FIRST, LEAST_TRIALS = 4, 2
 # More trials than this at one scale find nothing that is worth their cost.
 MOST_TRIALS = 10_000
 # How a stage draws its trials: by this sampler, in so many waves, of at least so many trials each.
-SAMPLER, WAVES, LEAST_WAVE = "model", 4, 4
+SAMPLER, WAVES, LEAST_WAVE = "model", 4, 2
+# The model itself takes settings on; so few more are sure to run again, and so many for comparison. A stage
+# of at least the last number of trials has two of each, the least that measures how a ranking carries over.
+SURVIVORS, CONTROLS, MEASURED_TRIALS = 1 / 8, 1 / 16, 16
 # The share of the last stage that runs its best settings again, and the fewest runs worth it.
-REPEATS, LEAST_REPEATS = 0.25, 2
+REPEATS, LEAST_REPEATS = 0.15, 2
 CLOSE, PRUNE = 1.0, 0.0
 
 _NAMES = {
@@ -70,13 +73,18 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoStage:
-    """A stage of the ladder; `cost` is that of all its runs, in trainings."""
+    """A stage of the ladder; `cost` is that of all its runs, in trainings.
+
+    `survivors` and `controls` are what the stage before hands on; the first one has none.
+    """
 
     name: str
     rung: Rung
     trials: int
     repeats: int
     waves: int
+    survivors: int
+    controls: int
     cost: float
 
 
@@ -108,6 +116,7 @@ def auto_stages(
     *,
     data: bool = True,
     overhead: float = 0.0,
+    at_once: int = 1,
     top: int | None = None,
     seeds: int | None = None,
     share: float | None = None,
@@ -121,6 +130,7 @@ def auto_stages(
         num_classes: of the dataset; None where it has none.
         data: whether a trial's share of the data can be set.
         overhead: the share of a full-scale training's cost that no scale makes smaller, in [0, 1).
+        at_once: trials that run side by side; no wave has fewer, so that none of them waits.
         top: settings of the final runs as asked for; 0 leaves them out, None has them worked out.
         seeds: runs of each of them as asked for, or None.
         share: of the budget for the final runs as asked for, or None.
@@ -141,7 +151,7 @@ def auto_stages(
         left_out.append((rungs[-1].scale, "too few trials"))
         rungs.pop()
     counts = _counts(rungs, exploration, overhead)
-    stages = _stages(rungs, counts, overhead, top)
+    stages = _stages(rungs, counts, overhead, top, max(LEAST_WAVE, at_once))
     return AutoLadder(
         stages=stages, top=min(top, stages[-1].trials), seeds=seeds, exploration=exploration,
         left_out=tuple(left_out),
@@ -234,7 +244,9 @@ def _worth_it(counts: Sequence[int], top: int) -> bool:
     return counts[0] >= LEAST_FIRST and all(n >= LEAST_TRIALS for n in counts[1:]) and counts[-1] >= top
 
 
-def _stages(rungs: Sequence[Rung], counts: Sequence[int], overhead: float, top: int) -> tuple[AutoStage, ...]:
+def _stages(
+    rungs: Sequence[Rung], counts: Sequence[int], overhead: float, top: int, least_wave: int
+) -> tuple[AutoStage, ...]:
     stages = []
     for place, (rung, runs) in enumerate(zip(rungs, counts, strict=True)):
         # What the final runs are chosen from is measured more than once.
@@ -247,8 +259,15 @@ def _stages(rungs: Sequence[Rung], counts: Sequence[int], overhead: float, top: 
                 rung=rung,
                 trials=runs - repeats,
                 repeats=repeats,
-                waves=max(1, min(WAVES, (runs - repeats) // LEAST_WAVE)),
+                waves=max(1, min(WAVES, (runs - repeats) // least_wave)),
+                survivors=_promoted(runs - repeats, SURVIVORS) if place else 0,
+                controls=_promoted(runs - repeats, CONTROLS) if place else 0,
                 cost=runs * trial_cost(rung, overhead),
             )
         )
     return tuple(stages)
+
+
+def _promoted(trials: int, share: float) -> int:
+    """Return how many settings of the stage before are sure to run again."""
+    return max(math.floor(trials * share), 2 if trials >= MEASURED_TRIALS else 0)

@@ -21,7 +21,7 @@ from orchestrator.planning.budget import (
 )
 from orchestrator.planning.cost import FullScale, Price, epoch_samples
 from orchestrator.planning.plan import Scale
-from orchestrator.schema import StageConfig, SweepConfig, final_runs
+from orchestrator.schema import StageConfig, SweepConfig, final_runs, trials_at_once
 
 # What a budget of hours is taken to pay until the first trials have shown what they take.
 ASSUMED_TRAININGS = 20.0
@@ -156,6 +156,7 @@ def _ladder(
         return auto_stages(
             worth.trainings, full.samples, epochs if "epochs" in places else None, size.classes,
             data="data" in places, overhead=worth.overhead,
+            at_once=config.slurm.tasks_at_once * trials_at_once(config.slurm),
             top=final.top, seeds=final.seeds, share=final.share,
         )  # fmt: skip
     except BudgetTooSmall as small:
@@ -185,7 +186,8 @@ def _too_small(
 def _stage(stage: AutoStage) -> StageConfig:
     return StageConfig(
         trials=stage.trials, data=stage.rung.data, epochs=stage.rung.epochs, sampler=auto.SAMPLER,
-        waves=stage.waves, repeats=stage.repeats, close=auto.CLOSE, prune=auto.PRUNE,
+        waves=stage.waves, survivors=stage.survivors, controls=stage.controls, repeats=stage.repeats,
+        close=auto.CLOSE, prune=auto.PRUNE,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from orchestrator.planning.narrowing.evidence import (
 )
 from orchestrator.planning.narrowing.importance import importance
 from orchestrator.planning.narrowing.numbers import CORE, Grip, cut_unsound, narrow_number
-from orchestrator.planning.narrowing.trust import Agreement, carries_over, figures, hardness
+from orchestrator.planning.narrowing.trust import Agreement, carries_over, few, figures, hardness, measured
 from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import CHOICE, Parameter, show, with_reason
 
@@ -160,7 +160,9 @@ def _grip(
         because.append(
             f"cut less because its good values go with {other} (rank correlation {correlation:+.2f})"
         )
-    if trust is not None and trusted < 1:
+    if trust is not None and trusted < 1 and not measured(trust):
+        because.append(f"cut {trusted:.0%} as hard because {few(trust)}")
+    elif trust is not None and trusted < 1:
         because.append(f"cut {trusted:.0%} as hard because rankings carry over loosely ({figures(trust)})")
     return Grip(hard=hard, margin=margin, edge=trusted, because=tuple(because))
 

@@ -207,12 +207,8 @@ def survivors_wanted(planned: int, trust: Agreement | None, trials: int) -> int:
 
 def describe(trust: Agreement) -> str:
     """Return in one sentence how far rankings carry over, and what follows from it."""
-    settings = f"{trust.settings} setting{'' if trust.settings == 1 else 's'}"
     if not measured(trust):
-        return (
-            f"{settings} that ran at both {trust.low} and {trust.high} can't tell whether rankings carry "
-            "over: ranges are narrowed half as hard"
-        )
+        return f"{few(trust)}: ranges are narrowed half as hard"
     if not carries_over(trust):
         word = "do not carry over"
         follows = "ranges stay, but for what diverges, and survivors come from all over the ranking"
@@ -222,6 +218,12 @@ def describe(trust: Agreement) -> str:
         word = "carry over loosely"
         follows = f"ranges are narrowed {hardness(trust):.0%} as hard, and more settings survive"
     return f"rankings {word} from {trust.low} to {trust.high} ({figures(trust)}): {follows}"
+
+
+def few(trust: Agreement) -> str:
+    """Say that too few settings ran at both scales."""
+    settings = f"{trust.settings} setting{'' if trust.settings == 1 else 's'}"
+    return f"{settings} that ran at both {trust.low} and {trust.high} can't tell whether rankings carry over"
 
 
 def figures(trust: Agreement) -> str:
