@@ -163,7 +163,8 @@ def _grip(
     if trust is not None and trusted < 1 and not measured(trust):
         because.append(f"cut {trusted:.0%} as hard because {few(trust)}")
     elif trust is not None and trusted < 1:
-        because.append(f"cut {trusted:.0%} as hard because rankings carry over loosely ({figures(trust)})")
+        loosely = f"rankings carry over loosely (tau {trust.correlation:.2f})"
+        because.append(f"cut {trusted:.0%} as hard because {loosely}")
     return Grip(hard=hard, margin=margin, edge=trusted, because=tuple(because))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.space import setting_id
+from orchestrator.sweep.directory import FINAL
 
 if TYPE_CHECKING:
     from orchestrator.planning.narrowing.evidence import StageResults
@@ -207,8 +208,10 @@ def survivors_wanted(planned: int, trust: Agreement | None, trials: int) -> int:
 
 def describe(trust: Agreement) -> str:
     """Return in one sentence how far rankings carry over, and what follows from it."""
+    # After the final runs nothing is drawn any more.
+    last = trust.high == FINAL
     if not measured(trust):
-        return f"{few(trust)}: ranges are narrowed half as hard"
+        return few(trust) + ("" if last else ": ranges are narrowed half as hard")
     if not carries_over(trust):
         word = "do not carry over"
         follows = "ranges stay, but for what diverges, and survivors come from all over the ranking"
@@ -217,7 +220,8 @@ def describe(trust: Agreement) -> str:
     else:
         word = "carry over loosely"
         follows = f"ranges are narrowed {hardness(trust):.0%} as hard, and more settings survive"
-    return f"rankings {word} from {trust.low} to {trust.high} ({figures(trust)}): {follows}"
+    told = f"rankings {word} from {trust.low} to {trust.high} ({figures(trust)})"
+    return told if last else f"{told}: {follows}"
 
 
 def few(trust: Agreement) -> str:
