@@ -262,6 +262,7 @@ def with_space(**changes: Any) -> dict[str, Any]:
             "when.model.dropout: optimizer is never 'sdg'. Did you mean 'sgd'?",
         ),
         (sweep(when={"model.dropout": None}), "when.model.dropout: nothing where an expression belongs"),
+        (sweep(when={"model.dropout": "'model.depth > 1'"}), "'model.depth > 1' is a text, not a condition"),
         (sweep(when={"model.dropout": "a ="}), "when.model.dropout: 'a =' is no expression"),
         (
             sweep(when={"model.dropout": "model.depth > 4"}),

@@ -159,21 +159,21 @@ def compared(results: Path, patterns: str = "*") -> tuple[pd.DataFrame, list[str
     ]
 
 
-def summarise(results: Path, docs: Path, patterns: str = "*") -> None:
-    """Write docs/search-benchmark.md and its figures; see `compared` for what of the results is in them."""
+def summarise(results: Path, docs: Path, patterns: str = "*", name: str = "search-benchmark") -> None:
+    """Write docs/NAME.md and its figures; see `compared` for what of the results is in them."""
     rows, left_out = compared(results, patterns)
     docs.mkdir(parents=True, exist_ok=True)
     lines = ["# Search benchmark", "", "Written by `benchmarks/search/summarise.py`.", ""]
     lines += [*(f"- {sentence}" for sentence in left_out), ""] if left_out else []
-    for name, part in groups(rows).items():
-        figure = f"search-benchmark-{name.replace(' ', '-')}"
-        _plot(curves(part), name, docs / figure)
+    for group, part in groups(rows).items():
+        figure = f"{name}-{group.replace(' ', '-')}"
+        _plot(curves(part), group, docs / figure)
         seeds = part.groupby(["method", "task"]).seed.nunique()
         count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
         size = f"Tasks: {part.task.nunique()}; seeds: {count}."
-        image = f"![Mean normalised regret over cost, {name}]({figure}.svg)"
-        lines += [f"## {name.capitalize()}", "", size, "", table(part), "", image, ""]
-    (docs / "search-benchmark.md").write_text("\n".join(lines))
+        image = f"![Mean normalised regret over cost, {group}]({figure}.svg)"
+        lines += [f"## {group.capitalize()}", "", size, "", table(part), "", image, ""]
+    (docs / f"{name}.md").write_text("\n".join(lines))
 
 
 def _plot(means: pd.DataFrame, name: str, file: Path) -> None:
@@ -208,9 +208,10 @@ def _plot(means: pd.DataFrame, name: str, file: Path) -> None:
 @click.option("--results", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--docs", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--methods", "patterns", default="*", show_default=True, help="Patterns, as in sweep*,asha.")
-def main(results: Path, docs: Path, patterns: str) -> None:
+@click.option("--name", default="search-benchmark", show_default=True, help="Of the page and its figures.")
+def main(results: Path, docs: Path, patterns: str, name: str) -> None:
     """Write the tables and figures."""
-    summarise(results, docs, patterns)
+    summarise(results, docs, patterns, name)
 
 
 if __name__ == "__main__":

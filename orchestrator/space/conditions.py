@@ -97,7 +97,13 @@ def _parts(name: str, config: SweepConfig, names: Names, file: Path | str) -> li
 def _check_constant(condition: Expression, name: str, written: str, file: Path | str) -> None:
     """A condition on what does not vary either goes without saying or leaves nothing of the parameter."""
     try:
-        if condition.value(_no_names):
+        value = condition.value(_no_names)
+        if isinstance(value, str):
+            raise UserError(
+                f"'{value}' is a text, not a condition", file=file, key=f"when.{name}",
+                hint="Leave the inner quotes out: model.depth > 1",
+            )  # fmt: skip
+        if value:
             return
     except ExpressionError as error:
         raise UserError(error.problem, file=file, key=f"when.{name}", hint=error.hint) from None
