@@ -177,7 +177,7 @@ def summarise(results: Path, docs: Path, patterns: str = "*", name: str = "searc
 
 
 def _plot(means: pd.DataFrame, name: str, file: Path) -> None:
-    """Draw mean regret over the budget, both axes logarithmic, as PNG and SVG."""
+    """Draw mean regret over the budget, both axes logarithmic, as SVG."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -199,8 +199,7 @@ def _plot(means: pd.DataFrame, name: str, file: Path) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    for suffix in ("png", "svg"):
-        figure.savefig(f"{file}.{suffix}", dpi=150, bbox_inches="tight")
+    figure.savefig(f"{file}.svg", bbox_inches="tight")
     pyplot.close(figure)
 
 
