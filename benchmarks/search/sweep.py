@@ -82,7 +82,8 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
     phase = Phase(
         kind=STAGE, name=stage.name, trials=stage.trials, scale=Scale(data=stage.rung.scale),
         sampler=auto.SAMPLER if variant.model else "sobol", waves=stage.waves if variant.model else 1,
-        survivors=_survivors(stage, variant), controls=stage.controls * variant.promotion * variant.fresh,
+        survivors=_survivors(stage, variant) if progress.before else 0,
+        controls=stage.controls * variant.promotion * variant.fresh,
         repeats=stage.repeats * variant.fresh,
     )  # fmt: skip
     own: list[Finished] = []
@@ -105,7 +106,7 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
 
 
 def _survivors(stage: AutoStage, variant: Variant) -> int:
-    if not variant.promotion or not stage.survivors:
+    if not variant.promotion:
         return 0
     if not variant.fresh:
         return stage.trials
