@@ -134,7 +134,7 @@ def title(method: str) -> str:
 
 def groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the groups of tasks that are shown apart: all, the two halves, each family."""
-    found = {"all tasks": rows}
+    found = {"all tasks": rows} if rows.half.nunique() > 1 else {}
     found |= {f"{half} half": part for half, part in rows.groupby("half")}
     found |= {f"{family}": part for family, part in rows.groupby("family")}
     return found
