@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.narrowing.trust import Agreement, agreement
 from orchestrator.sweep.directory import ENSEMBLE
-from orchestrator.sweep.records import FAILED, PRUNED
 
 if TYPE_CHECKING:
     from orchestrator.planning.narrowing.evidence import StageResults
@@ -31,23 +29,10 @@ def agreements(plan: Plan, phases: Sequence[PhaseFacts]) -> tuple[Agreement, ...
 
 
 def _results(known: PhaseFacts, plan: Plan) -> StageResults:
+    from orchestrator.control.finished import finished, observations
     from orchestrator.planning.narrowing.evidence import StageResults
-    from orchestrator.planning.sampling.samplers import Observation
 
-    seen = []
-    for spec in known.trials:
-        outcome = known.outcomes.get(spec.trial_id)
-        if outcome is None or outcome.state == FAILED:
-            continue
-        value = outcome.metrics.get(plan.metric, math.nan)
-        signed = value if plan.mode == "max" else -value
-        # Only which setting it is matters here.
-        seen.append(
-            Observation(
-                {"setting": spec.setting_id},
-                signed if math.isfinite(signed) else -math.inf,
-                settled=outcome.state != PRUNED,
-            )
-        )
     # The scale does not enter into an agreement.
-    return StageResults(name=known.phase.name, scale=1.0, observations=tuple(seen))
+    return StageResults(
+        name=known.phase.name, scale=1.0, observations=observations(finished(known, plan), 1.0)
+    )

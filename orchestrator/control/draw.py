@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from orchestrator.config import job_config
+from orchestrator.control.finished import finished, observations
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
 from orchestrator.planning.narrowing.importance import importance
@@ -17,8 +17,7 @@ from orchestrator.planning.narrowing.trust import agreement
 from orchestrator.planning.narrowing.trust import from_json as trust_from_json
 from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.planning.promotion import Finished, Known, final_trials, wave_trials
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.promotion import Known, final_trials, wave_trials
 from orchestrator.planning.sampling.start_from import starting_settings
 from orchestrator.schema import SweepConfig
 from orchestrator.space import Parameter, Value, from_json, to_json
@@ -33,7 +32,6 @@ from orchestrator.sweep.directory import (
 )
 from orchestrator.sweep.facts import read_phase
 from orchestrator.sweep.files import read_json, write_json
-from orchestrator.sweep.records import FAILED, PRUNED
 
 # What one stage's training is of the next one's where the plan could not tell.
 UNKNOWN_STEP = 1 / 3
@@ -65,8 +63,8 @@ def _draw(
     """Draw one wave of a stage; with the first one its ranges, which are written down before its trials."""
     path = directory.phase(phase.kind, phase.name).space
     earlier = plan.stages[: [stage.name for stage in plan.stages].index(phase.name)]
-    found = [finished(directory, plan, stage) for stage in earlier]
-    own = finished(directory, plan, phase)
+    found = [finished(read_phase(directory, stage), plan) for stage in earlier]
+    own = finished(read_phase(directory, phase), plan)
     results = [
         StageResults(
             name=stage.name,
@@ -100,7 +98,7 @@ def _start(config: SweepConfig, directory: SweepDirectory) -> list[dict[str, Val
 def _final(
     directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, before: Phase
 ) -> list[TrialSpec]:
-    found = [(stage, finished(directory, plan, stage)) for stage in plan.stages]
+    found = [(stage, finished(read_phase(directory, stage), plan)) for stage in plan.stages]
     known = Known(
         before=found[-1][1],
         earlier=[item for _, items in found[:-1] for item in items],
@@ -149,32 +147,6 @@ def _own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, An
     node = job_config(config)
     values = {p.name: OmegaConf.select(node, p.name, throw_on_missing=False) for p in space}
     return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
-
-
-def finished(directory: SweepDirectory, plan: Plan, phase: Phase) -> list[Finished]:
-    """Return a phase's trials that have a result, the objective turned so that larger is better."""
-    known = read_phase(directory, phase)
-    found = []
-    for spec in known.trials:
-        outcome = known.outcomes.get(spec.trial_id)
-        if outcome is None or outcome.state == FAILED:
-            continue
-        value = outcome.metrics.get(plan.metric, math.nan)
-        signed = value if plan.mode == "max" else -value
-        found.append(
-            Finished(
-                spec=spec,
-                objective=signed if math.isfinite(signed) else -math.inf,
-                settled=outcome.state != PRUNED,
-                step=outcome.step,
-            )
-        )
-    return found
-
-
-def observations(found: Sequence[Finished], scale: float) -> tuple[Observation, ...]:
-    """Return a stage's results as samplers and narrowing take them."""
-    return tuple(Observation(item.spec.params, item.objective, scale, item.settled) for item in found)
 
 
 def relative_scale(plan: Plan, phase: Phase) -> float:
