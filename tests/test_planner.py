@@ -91,10 +91,10 @@ def test_a_sweep_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Pat
     """Trials take longer than the job declares: what comes next is not begun, and no result is lost."""
     sweep = SWEEP.replace("budget: 8 trainings", "budget: 0.0015 core-hours").replace(
         "stages: auto",
-        "stages: {coarse: {trials: 4, data: 0.1, epochs: 1}}\nfinal: {top: 1, seeds: 1, epochs: 10}",
+        "stages: {coarse: {trials: 4, data: 0.1, epochs: 2}}\nfinal: {top: 1, seeds: 1, epochs: 3}",
     )
     sweep = sweep.replace("  config:", "  cost: {startup_seconds: 0.01}\n  config:")
-    slow = TRAIN.replace("    for epoch", "    import time; time.sleep(8 * config.fraction)\n    for epoch")
+    slow = TRAIN.replace("        near =", "        import time; time.sleep(4 * config.fraction)\n        near =")
     write_user_sweep(tmp_path, train=slow, sweep=sweep)
     stopped = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=1)
     assert "budget" in stopped.stdout + stopped.stderr
