@@ -94,7 +94,8 @@ def test_a_sweep_stops_at_its_budget_and_goes_on_with_a_larger_one(tmp_path: Pat
         "stages: {coarse: {trials: 4, data: 0.1, epochs: 2}}\nfinal: {top: 1, seeds: 1, epochs: 3}",
     )
     sweep = sweep.replace("  config:", "  cost: {startup_seconds: 0.01}\n  config:")
-    slow = TRAIN.replace("        near =", "        import time; time.sleep(4 * config.fraction)\n        near =")
+    pause = "        import time; time.sleep(4 * config.fraction)\n"
+    slow = TRAIN.replace("        near =", f"{pause}        near =")
     write_user_sweep(tmp_path, train=slow, sweep=sweep)
     stopped = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=1)
     assert "budget" in stopped.stdout + stopped.stderr
