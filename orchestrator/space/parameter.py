@@ -60,6 +60,14 @@ class Parameter:
         """Return the number at a place on the searched scale."""
         return math.exp(transformed) if self.log else transformed
 
+    def index(self, value: Value) -> int:
+        """Return the number of a choice among the values, where 1, 1.0 and True are three.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        return [(type(other), other) for other in self.values].index((type(value), value))
+
     def contains(self, value: Value) -> bool:
         """Say whether a value lies in the range."""
         if self.kind == CHOICE:

@@ -122,11 +122,12 @@ def _propose(
     gone = {
         row.tobytes() for row in model.frame.features([params for params in taken if _fits(space, params)])
     }
+    old = model.frame.features(known)
     chosen: list[Setting] = []
     idle = 0
     while len(chosen) < count and idle < IDLE_ROUNDS:
         places = _candidates(space, best, random)
-        rows = np.vstack([model.frame.features(known), model.frame.features_at(space, places)])
+        rows = np.vstack([old, model.frame.features_at(space, places)])
         # Of settings that come out the same, and in a small space many do, one is a candidate.
         pool = list({row.tobytes(): at for at, row in reversed(list(enumerate(rows)))}.items())
         pool = [(row, at) for row, at in pool if row not in gone]
@@ -190,8 +191,7 @@ def _place(parameter: Parameter, value: Any) -> float:
         return math.nan
     if parameter.kind != CHOICE:
         return parameter.to_unit(value)
-    index = [(type(other), other) for other in parameter.values].index((type(value), value))
-    return (index + 0.5) / len(parameter.values)
+    return (parameter.index(value) + 0.5) / len(parameter.values)
 
 
 def _setting(space: Sequence[Parameter], places: Floats) -> Setting:

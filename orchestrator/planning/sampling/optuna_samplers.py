@@ -209,7 +209,7 @@ def _imputed(space: Sequence[Parameter], params: Mapping[str, Any]) -> Place:
 def place_of(parameter: Parameter, value: Any) -> float | int:
     """Return where a value lies: the inverse of `Parameter.from_unit`, or a choice's number."""
     if parameter.kind == CHOICE:
-        number = [(type(other), other) for other in parameter.values].index((type(value), value))
+        number = parameter.index(value)
         return (number + 0.5) / len(parameter.values) if parameter.ordered else number
     if parameter.kind == INT:
         low, high = parameter.transformed(parameter.low - 0.5), parameter.transformed(parameter.high + 0.5)
