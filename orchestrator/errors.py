@@ -31,7 +31,16 @@ class Busy(Exception):
 
 
 class SubmissionRefused(Exception):
-    """The cluster took nothing of a submission, and says why."""
+    """The cluster took nothing of a submission, and says why.
+
+    Args:
+        reason: in the cluster's words.
+        later: it is a limit on how much may be queued: fewer tasks, or the same ones later, may be taken.
+    """
+
+    def __init__(self, reason: str, *, later: bool = False) -> None:
+        self.later = later
+        super().__init__(reason)
 
 
 class ClusterUnavailable(Exception):

@@ -136,11 +136,16 @@ class SlurmConfig:
 
     # slurm, or local for this machine
     executor: str = "local"
+    # one, or several as SLURM writes them: a100,h100
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     gpus_per_task: int = 0
+    # the kind of GPU, as the cluster names it: a100
+    gpu_type: str | None = None
+    # whole nodes, shared with no other job
+    exclusive: bool = False
     # 0, on this machine alone: all of its cores
     cpus_per_task: int = 1
     mem_gb: float | None = None
@@ -154,12 +159,20 @@ class SlurmConfig:
     task_minutes: float = 10.0
     # how often a trial is started again when the cluster, not the trial, ended it
     attempts: int = 3
+    # what a trial that ran out of memory is run again with, once: {mem_gb: 64, trials_at_once: 1}
+    on_out_of_memory: dict[str, Any] = field(default_factory=dict)
+    # a trial that shows no sign of life for so long is taken to hang and is ended; null: never
+    quiet_minutes: float | None = None
+    # array tasks of this sweep in the queue at once; null is what the cluster's limits allow
+    max_queued: int | None = None
     # shell lines before python: modules, conda
     setup: list[str] = field(default_factory=list)
     # the python of the tasks; null is the one that submits
     python: str | None = None
     # any other sbatch flag, by its long name
     sbatch: dict[str, Any] = field(default_factory=dict)
+    # what the small jobs of `orchestrate submit` ask for instead: {partition: cpu, account: mine}
+    driver: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

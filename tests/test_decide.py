@@ -35,7 +35,7 @@ from orchestrator.planning.plan import Cost, Phase, Plan, Scale
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE, TrialSpec
 from orchestrator.sweep.facts import Facts, PhaseFacts, Retry
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, STATES, Outcome
-from orchestrator.sweep.submissions import Intent, Loss, Receipt, Submission
+from orchestrator.sweep.submissions import Intent, Loss, Receipt, Refusal, Submission
 
 COARSE = Phase(kind=STAGE, name="coarse", trials=6, scale=Scale(), batch=2, tasks=3)
 FINE = Phase(kind=STAGE, name="fine", trials=2, scale=Scale(), batch=2)
@@ -73,7 +73,7 @@ def submission(
     return Submission(
         intent=Intent(number=number, token=f"t{number}", tasks=tasks, created=0.0, host="h"),
         receipt=Receipt(jobs=tuple(f"{number}_{i}" for i in range(len(tasks)))) if receipt else None,
-        abandoned=abandoned,
+        refusal=Refusal("nothing of it is left") if abandoned else None,
         losses=losses or {},
     )
 

@@ -8,6 +8,7 @@ from orchestrator.sweep.submissions import (
     Intent,
     Loss,
     Receipt,
+    Refusal,
     read_intent,
     read_submissions,
     write_abandoned,
@@ -30,7 +31,7 @@ def test_round_trip(tmp_path: Path) -> None:
     write_receipt(tmp_path, 1, Receipt(jobs=("7_0", "7_1"), host="login"))
     loss = Loss(reason="NODE_FAIL", blamed=("c",))
     write_loss(tmp_path, 1, 1, loss)
-    write_abandoned(tmp_path, 2, "nothing of it is left")
+    write_abandoned(tmp_path, 2, Refusal("nothing of it is left"))
     one, two, ten = read_submissions(tmp_path)
     assert one.intent == intent(1) == read_intent(tmp_path, 1)
     assert (one.number, one.receipt, one.losses) == (1, Receipt(jobs=("7_0", "7_1"), host="login"), {1: loss})

@@ -14,13 +14,40 @@ from orchestrator.worker.task import Task
 PENDING, ACTIVE, ENDED = "pending", "active", "ended"
 ALIVE = (PENDING, ACTIVE)
 
+# What ended a task, as far as the cluster tells; UNTOLD where accounting is off, late or pruned.
+UNTOLD, COMPLETED, FAILED, MEMORY, TIME_LIMIT, NODE, PREEMPTED, BY_HAND = CAUSES = (
+    "", "completed", "failed", "memory", "time limit", "node", "preempted", "by hand",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """What the cluster says of one task. `reason` says why it is pending, or how it ended."""
+    """What the cluster says of one task.
+
+    Attributes:
+        state: pending, active or ended.
+        reason: why it is pending, or how it ended, in the cluster's own words.
+        cause: of an end, one of `CAUSES`.
+        stuck: pending for a reason that does not clear by itself (held, a request that no node can meet).
+    """
 
     state: str
     reason: str = ""
+    cause: str = UNTOLD
+    stuck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a cluster takes of one sweep; None where there is no limit, or none that can be read.
+
+    Attributes:
+        tasks: in the queue or running at once.
+        array: tasks in one submission.
+    """
+
+    tasks: int | None = None
+    array: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +67,14 @@ class Cluster(Protocol):
     with the intent's token tells whether anything of it is, or may still come, on the cluster.
     """
 
-    # how many tasks may be submitted at once; None when the cluster queues any number
-    slots: int | None
+    def capacity(self) -> Capacity:
+        """Return what the cluster takes; what it does not tell is learned when it refuses."""
 
     def submit(self, request: Request) -> Receipt:
         """Submit all tasks of a request.
 
         Raises:
-            SubmissionRefused: the cluster certainly took nothing of it.
+            SubmissionRefused: the cluster certainly took nothing of it; `later` when it is only full.
             Exception: anything else leaves it open whether the cluster took it.
         """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.cluster.interface import ACTIVE, ENDED, Request, TaskStatus
+from orchestrator.cluster.interface import ACTIVE, ENDED, Capacity, Request, TaskStatus
 from orchestrator.cluster.processes import with_token
 from orchestrator.errors import SubmissionRefused, UserError
 from orchestrator.schema import SlurmConfig
@@ -29,7 +29,11 @@ class LocalCluster:
     """Runs at most `slots` tasks at a time on this machine. A job id is PID@START@HOST."""
 
     def __init__(self, resources: SlurmConfig) -> None:
-        self.slots: int | None = resources.tasks_at_once
+        self._capacity = Capacity(tasks=resources.tasks_at_once)
+
+    def capacity(self) -> Capacity:
+        """Return how many tasks may run here at once: there is no queue."""
+        return self._capacity
 
     def submit(self, request: Request) -> Receipt:
         """Start all tasks of a request; see `Cluster.submit`."""

@@ -17,6 +17,7 @@ from orchestrator.cluster.interface import (
     ALIVE,
     ENDED,
     PENDING,
+    Capacity,
     Request,
     TaskStatus,
 )
@@ -46,8 +47,6 @@ COMMAND_SECONDS = 60.0
 class SlurmCluster:
     """Runs tasks as SLURM job arrays. A job id is ARRAY_TASK, or a plain number for a single task."""
 
-    slots: int | None = None
-
     def __init__(self) -> None:
         missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if shutil.which(name) is None]
         if missing:
@@ -56,6 +55,10 @@ class SlurmCluster:
                 key="slurm",
                 hint="Run it where SLURM's commands are, or on this machine alone: slurm=local",
             )
+
+    def capacity(self) -> Capacity:
+        """Return what the cluster takes."""
+        return Capacity()
 
     def submit(self, request: Request) -> Receipt:
         """Submit all tasks as one array; see `Cluster.submit`."""

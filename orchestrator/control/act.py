@@ -31,6 +31,7 @@ from orchestrator.sweep.lease import Lease
 from orchestrator.sweep.submissions import (
     Intent,
     Loss,
+    Refusal,
     Submission,
     read_submissions,
     write_abandoned,
@@ -107,7 +108,7 @@ def _submit(scene: Scene, phase: Phase, tasks: tuple[tuple[str, ...], ...]) -> N
     try:
         receipt = scene.cluster.submit(request)
     except SubmissionRefused as refusal:
-        write_abandoned(folder, number, str(refusal))
+        write_abandoned(folder, number, Refusal(str(refusal), time.time(), refusal.later))
         raise UserError(
             f"the cluster refused the job: {refusal}",
             file=scene.directory.config,
@@ -131,7 +132,8 @@ def _reconcile(scene: Scene, phase: Phase, submission: Submission) -> None:
         # Part of it is there and can't be used; only when it is gone may its trials run again.
         scene.cluster.cancel(alive)
     else:
-        write_abandoned(folder, submission.number, "its submission was interrupted; nothing of it is left")
+        gone = Refusal("its submission was interrupted; nothing of it is left", time.time())
+        write_abandoned(folder, submission.number, gone)
 
 
 def _mark_lost(scene: Scene, phase: Phase, submission: Submission, task: int, reason: str) -> None:

@@ -67,7 +67,7 @@ def look(directory: SweepDirectory, plan: Plan, config: SweepConfig, cluster: Cl
     tasks = ask(before, cluster)
     # Records are read again after the queue: a task that has ended has written all that it will.
     facts = affordable_facts(directory, plan, config) if tasks else before
-    limits = Limits(attempts=config.slurm.attempts, free_tasks=cluster.slots)
+    limits = Limits(attempts=config.slurm.attempts, free_tasks=cluster.capacity().tasks)
     return decide(facts, tasks, limits)
 
 

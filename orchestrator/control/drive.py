@@ -85,7 +85,7 @@ def run(
         on_note: called with what a person should know (the cluster can't be asked, somebody else drives).
     """
     cluster = sweep.cluster()
-    pause = LOCAL_POLL_SECONDS if cluster.slots is not None else SLURM_POLL_SECONDS
+    pause = LOCAL_POLL_SECONDS if sweep.config.slurm.executor == "local" else SLURM_POLL_SECONDS
     while True:
         try:
             with _following(sweep, cluster, show, on_note, pause) as held:

@@ -6,7 +6,8 @@ A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
 - `start`: trial, time.
 - `report`: trial, step, metrics (name to number), time.
 - `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
-- `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time;
+- `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time, of a failed
+  one its cause where that is known (memory, hung, no progress);
   of a pruned trial the metrics that it reported last, at `step`.
 
 Times are seconds since the epoch. JSON has no NaN, so numbers that are not finite are the strings
@@ -24,6 +25,10 @@ from typing import Any
 
 COMPLETED, PRUNED, DIVERGED, FAILED = STATES = ("completed", "pruned", "diverged", "failed")
 
+# Causes of a failure that are told apart: it ran out of memory (host or CUDA); it showed no sign of life for
+# slurm.quiet_minutes; leg after leg ended at the time limit without getting further than the one before.
+MEMORY, HUNG, NO_PROGRESS = "memory", "hung", "no progress"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -38,6 +43,8 @@ class Outcome:
     metrics: Mapping[str, float]
     seconds: float
     error: str = ""
+    # of a failure: memory, hung, no progress, or empty where the error says it all
+    cause: str = ""
     # where a pruned trial stopped
     step: int = 0
     time: float = 0.0
@@ -122,6 +129,7 @@ def outcomes(record: RecordFile) -> Iterator[Outcome]:
                 metrics={str(name): number(value) for name, value in metrics.items()},
                 seconds=number(line.get("seconds", 0.0)),
                 error=str(line.get("error", "")),
+                cause=str(line.get("cause", "")),
                 step=whole(line.get("step")),
                 time=number(line.get("time", 0.0)),
                 submission=whole(header.get("submission")),

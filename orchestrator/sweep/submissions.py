@@ -27,6 +27,8 @@ class Intent:
     tasks: tuple[tuple[str, ...], ...]
     created: float
     host: str
+    # with what is declared for trials that ran out of memory
+    larger: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,17 @@ class Loss:
 
     reason: str
     blamed: tuple[str, ...]
+    # one of cluster.interface.CAUSES
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A submission of which nothing runs or will run; `full` when the cluster had no room for it."""
+
+    reason: str
+    time: float = 0.0
+    full: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,13 +64,18 @@ class Submission:
 
     intent: Intent
     receipt: Receipt | None = None
-    abandoned: bool = False
+    refusal: Refusal | None = None
     losses: Mapping[int, Loss] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
         """Its number within the phase."""
         return self.intent.number
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nothing of it runs or will run."""
+        return self.refusal is not None
 
 
 def write_intent(folder: Path, intent: Intent) -> bool:
@@ -70,9 +88,14 @@ def write_receipt(folder: Path, number: int, receipt: Receipt) -> None:
     write_json(_path(folder, number, "receipt"), asdict(receipt))
 
 
-def write_abandoned(folder: Path, number: int, reason: str) -> None:
-    """Write down that nothing of a submission runs or will run."""
-    write_json(_path(folder, number, "abandoned"), {"reason": reason})
+def write_abandoned(folder: Path, number: int, refusal: Refusal) -> None:
+    """Write down that nothing of a submission runs or will run; a task of it that starts ends at once."""
+    write_json(_path(folder, number, "abandoned"), asdict(refusal))
+
+
+def is_abandoned(folder: Path, number: int) -> bool:
+    """Say whether a submission was abandoned, as a task asks before it begins."""
+    return _path(folder, number, "abandoned").exists()
 
 
 def write_loss(folder: Path, number: int, task: int, loss: Loss) -> None:
@@ -89,29 +112,28 @@ def read_submissions(folder: Path) -> list[Submission]:
     """Read all submissions of a phase in the order of their numbers."""
     intents: dict[int, Intent] = {}
     receipts: dict[int, Receipt] = {}
-    abandoned: set[int] = set()
+    refusals: dict[int, Refusal] = {}
     losses: dict[int, dict[int, Loss]] = {}
     for path in folder.glob("[0-9]*.json"):
         found = re.fullmatch(r"(\d+)\.(intent|receipt|abandoned|lost-(\d+))\.json", path.name)
         if not found:
             continue
         number, kind = int(found[1]), found[2]
-        if kind == "abandoned":
-            abandoned.add(number)
-            continue
         content = read_json(path)
-        if kind == "intent":
+        if kind == "abandoned":
+            refusals[number] = Refusal(**content)
+        elif kind == "intent":
             intents[number] = _intent(content)
         elif kind == "receipt":
             receipts[number] = Receipt(jobs=tuple(content["jobs"]), host=content["host"])
         else:
-            loss = Loss(reason=content["reason"], blamed=tuple(content["blamed"]))
+            loss = Loss(**{**content, "blamed": tuple(content["blamed"])})
             losses.setdefault(number, {})[int(found[3])] = loss
     return [
         Submission(
             intent=intents[number],
             receipt=receipts.get(number),
-            abandoned=number in abandoned,
+            refusal=refusals.get(number),
             losses=losses.get(number, {}),
         )
         for number in sorted(intents)
