@@ -119,6 +119,10 @@ def _without_auto(node: dict[str, Any], overrides: Sequence[str], file: Path) ->
 _DOTTED = {"space": "range", "when": "condition", "tied": "tie"}
 
 
+# Sections of the schema that hold any keys.
+_FREE = ("slurm.sbatch", "slurm.driver", "slurm.on_out_of_memory")
+
+
 def _split_overrides(overrides: Sequence[str]) -> tuple[dict[tuple[str, str], str | None], list[str]]:
     """Part overrides of the sections that hold ranges or expressions from Hydra's own."""
     own: dict[tuple[str, str], str | None] = {}
@@ -167,6 +171,9 @@ def _checked_overrides(overrides: Sequence[str], node: dict[str, Any]) -> list[s
             elif below[0] not in stages:
                 hint = nearest(below[0], stages) or f"Add it: +{text}"
                 raise UserError(f"there is no stage '{below[0]}'", file=COMMAND_LINE, key=key, hint=hint)
+        if key.startswith(_FREE) and text[0] not in "+~":
+            # What they hold is checked with the rest of the section, so a key is added without a `+` too.
+            text = f"++{text}"
         checked.append(text)
     return checked
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,11 @@ class FinalConfig:
     top: int | None = None
     # runs of each setting; null as for top
     seeds: int | None = None
-    # with `stages: auto`: the share of the budget that is left for these runs; null is 0.3, or what
-    # top and seeds cost where both are given
+    # the settings are chosen in so many parts, each from what the runs before gave; null is 1, or with
+    # `stages: auto`, where top is null too, up to 4
+    waves: int | None = None
+    # with `stages: auto`: the share of the budget that is left for these runs; null is 0.3 of a small budget,
+    # up to 0.5 of one of 20 trainings or more, or what top and seeds cost where both are given
     share: float | None = None
     # epochs of each; null leaves the job's own
     epochs: int | None = None
@@ -136,8 +139,8 @@ class SlurmConfig:
 
     # slurm, or local for this machine
     executor: str = "local"
-    # one, or several as SLURM writes them: a100,h100
-    partition: str | None = None
+    # one, or several: [a100, h100], or as SLURM writes them: a100,h100
+    partition: Any = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
@@ -167,11 +170,13 @@ class SlurmConfig:
     max_queued: int | None = None
     # shell lines before python: modules, conda
     setup: list[str] = field(default_factory=list)
-    # the python of the tasks; null is the one that submits
+    # the python of the tasks, or a command that starts one: apptainer exec image.sif python3; null is the
+    # one that submits
     python: str | None = None
-    # any other sbatch flag, by its long name
+    # any other sbatch flag, by its long name; one without a value is true
     sbatch: dict[str, Any] = field(default_factory=dict)
-    # what the small jobs of `orchestrate submit` ask for instead: {partition: cpu, account: mine}
+    # what the small jobs of `orchestrate submit` ask for instead: {partition: cpu, account: mine}; they have
+    # one core and no GPU, and take partition, account, qos and setup from above
     driver: dict[str, Any] = field(default_factory=dict)
 
 
@@ -223,3 +228,13 @@ def task_cores(slurm: SlurmConfig) -> int:
 def trials_at_once(slurm: SlurmConfig) -> int:
     """Return how many trials share a task."""
     return slurm.trials_at_once or task_cores(slurm)
+
+
+def larger(slurm: SlurmConfig) -> SlurmConfig:
+    """Return what trials that ran out of memory are run again with."""
+    return replace(slurm, **slurm.on_out_of_memory)
+
+
+def flag_name(name: object) -> str:
+    """Return the long name of one of sbatch's flags as sbatch spells it."""
+    return str(name).lstrip("-").replace("_", "-")

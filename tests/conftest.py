@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,9 +30,30 @@ def _why_no_slurm() -> str:
 
 
 @pytest.fixture(scope="session")
-def slurm() -> None:
+def slurm_answers() -> None:
     """Skip without a running SLURM; fail where it is required, as in CI."""
     if reason := _why_no_slurm():
         if os.environ.get("ORCHESTRATOR_REQUIRE_SLURM"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture
+def slurm(slurm_answers: None) -> Iterator[None]:
+    """A running SLURM, shared with the tests of other processes."""
+    with _locked(fcntl.LOCK_SH):
+        yield
+
+
+@pytest.fixture
+def slurm_alone(slurm_answers: None) -> Iterator[None]:
+    """A running SLURM that no other test uses meanwhile, for those that stop its daemons."""
+    with _locked(fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(how: int) -> Iterator[None]:
+    with open(Path(tempfile.gettempdir()) / "orchestrator-slurm-tests.lock", "w") as handle:
+        fcntl.flock(handle, how)
+        yield

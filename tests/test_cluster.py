@@ -13,7 +13,8 @@ import pytest
 from orchestrator.cluster import slurm as slurm_cluster
 from orchestrator.cluster.interface import ACTIVE, ENDED, PENDING, TaskStatus
 from orchestrator.cluster.local import LocalCluster, job_of
-from orchestrator.cluster.slurm import SlurmCluster, parameters
+from orchestrator.cluster.script import parameters
+from orchestrator.cluster.slurm import SlurmCluster
 from orchestrator.errors import UserError
 from orchestrator.schema import SlurmConfig
 

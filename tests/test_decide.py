@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cluster.interface import ACTIVE, ALIVE, ENDED, PENDING, TaskStatus
+from orchestrator.cluster.interface import ACTIVE, ALIVE, ENDED, PENDING, Capacity, TaskStatus
 from orchestrator.control.decide import (
     CANCELLED,
     DONE,
@@ -108,12 +108,12 @@ def test_a_fresh_sweep_freezes_its_first_stage() -> None:
 
 def test_a_frozen_stage_checks_the_job_once_and_submits_in_batches() -> None:
     assert decide(facts(coarse(), checked=False), {}, ANY) == Decision(RUNNING, (CheckJob(),))
-    assert decide(facts(coarse()), {}, ANY) == Decision(RUNNING, (Submit(COARSE, FULL),))
+    assert decide(facts(coarse()), {}, ANY) == Decision(RUNNING, (Submit(COARSE, FULL, 1),))
 
 
 def test_an_odd_batch_comes_last() -> None:
     known = coarse(outcomes=ended("c"))
-    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, (("a", "b"), ("d", "e"), ("f",))),)
+    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, (("a", "b"), ("d", "e"), ("f",)), 1),)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_an_odd_batch_comes_last() -> None:
 def test_free_places_are_respected(free: int | None, submitted: int) -> None:
     # One task is up, two more batches wait for a place.
     decision = decide(
-        facts(coarse(submission(1, ("a", "b")))), states(1, UP), Limits(attempts=3, free_tasks=free)
+        facts(coarse(submission(1, ("a", "b")))),
+        states(1, UP),
+        Limits(attempts=3, capacity=Capacity(tasks=free)),
     )
     tasks = [task for action in decision.actions if isinstance(action, Submit) for task in action.tasks]
     assert tasks == [("c", "d"), ("e", "f")][:submitted]
@@ -141,13 +143,13 @@ def test_an_intent_without_a_receipt_is_looked_up_and_not_submitted_again() -> N
     unclear = submission(1, ("a", "b"), ("c",), receipt=False)
     assert decide(facts(coarse(unclear)), {}, ANY).actions == (
         Reconcile(COARSE, unclear),
-        Submit(COARSE, (("d", "e"), ("f",))),
+        Submit(COARSE, (("d", "e"), ("f",)), 2),
     )
 
 
 def test_an_abandoned_submission_is_as_if_it_never_was() -> None:
     known = coarse(submission(1, *FULL, receipt=False, abandoned=True))
-    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, FULL),)
+    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, FULL, 2),)
     assert in_question(known) == []
 
 
@@ -155,11 +157,11 @@ def test_an_ended_task_is_marked_lost_and_its_trials_run_again_afterwards() -> N
     first = submission(1, *FULL)
     known = coarse(first, outcomes=ended("a"))
     assert decide(facts(known), states(1, GONE, UP, UP), ANY).actions == (
-        MarkLost(COARSE, first, 0, "NODE_FAIL"),
+        MarkLost(COARSE, first, 0, "NODE_FAIL", "", ("b",), frozenset()),
     )
     lost = submission(1, *FULL, losses={0: Loss(reason="NODE_FAIL", blamed=("b",))})
     after = coarse(lost, outcomes=ended("a"))
-    assert decide(facts(after), states(1, GONE, UP, UP), ANY).actions == (Submit(COARSE, (("b",),)),)
+    assert decide(facts(after), states(1, GONE, UP, UP), ANY).actions == (Submit(COARSE, (("b",),), 2),)
 
 
 def test_an_ended_task_that_left_all_outcomes_is_no_loss() -> None:
@@ -175,19 +177,19 @@ def losing(trial: str, times: int) -> tuple[Submission, ...]:
 
 def test_a_trial_that_the_cluster_ended_too_often_is_given_up() -> None:
     twice = coarse(*losing("a", 2), outcomes=ended("bcdef"))
-    assert decide(facts(twice), {}, ANY).actions == (Submit(COARSE, (("a",),)),)
+    assert decide(facts(twice), {}, ANY).actions == (Submit(COARSE, (("a",),), 3),)
     thrice = coarse(*losing("a", 3), outcomes=ended("bcdef"))
     assert settled(thrice, 3)
     assert decide(facts(thrice), {}, ANY) == Decision(RUNNING, (Freeze(FINE),))
     forgiven = replace(thrice, retries=(Retry(phase="coarse", trials=frozenset("a"), submission=3),))
-    assert decide(facts(forgiven), {}, ANY).actions == (Submit(COARSE, (("a",),)),)
+    assert decide(facts(forgiven), {}, ANY).actions == (Submit(COARSE, (("a",),), 4),)
 
 
 def test_a_forgiven_failure_runs_again_though_its_old_task_is_listed() -> None:
     retries = (Retry(phase="coarse", trials=frozenset("a"), submission=1),)
     known = coarse(submission(1, *FULL), outcomes=ended("bcdef"), retries=retries)
     assert in_question(known) == []
-    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, (("a",),)),)
+    assert decide(facts(known), {}, ANY).actions == (Submit(COARSE, (("a",),), 2),)
 
 
 ERROR = "Traceback\n  line 3\nValueError: no file /tmp/{}"
@@ -320,7 +322,9 @@ def test_each_wave_is_drawn_when_enough_of_those_before_are_in() -> None:
     assert decide(wave_facts(nine), states(2, GONE, GONE, UP), ANY).actions == (Freeze(WAVY, 2),)
     # All waves are drawn: what the last of them needs comes before the next stage.
     drawn = wavy(*both, waves=3, outcomes=ended("abcdefghi"))
-    assert decide(wave_facts(drawn), states(2, GONE, GONE, UP), ANY).actions == (Submit(WAVY, (("k", "l"),)),)
+    assert decide(wave_facts(drawn), states(2, GONE, GONE, UP), ANY).actions == (
+        Submit(WAVY, (("k", "l"),), 3),
+    )
 
 
 def test_an_empty_wave_is_not_drawn_again() -> None:
@@ -332,7 +336,9 @@ def late(free: int | None = None, *, status: TaskStatus = UP, fine: PhaseFacts |
     """The stage of waves with one straggler, l, in a task of its own."""
     known = wavy(submission(1, ("l",)), waves=3, outcomes=ended("abcdefghijk"))
     return decide(
-        wave_facts(known, *((fine,) if fine else ())), states(1, status), Limits(attempts=3, free_tasks=free)
+        wave_facts(known, *((fine,) if fine else ())),
+        states(1, status),
+        Limits(attempts=3, capacity=Capacity(tasks=free)),
     )
 
 
@@ -341,17 +347,17 @@ FINE_BEGUN = PhaseFacts(phase=FINE, waves=1, trials=specs("yz"))
 
 def test_the_next_stage_begins_with_the_closing_share_and_gets_the_free_tasks() -> None:
     assert late().actions == (Freeze(FINE),)
-    assert late(fine=FINE_BEGUN).actions == (Submit(FINE, (("y", "z"),)),)
+    assert late(fine=FINE_BEGUN).actions == (Submit(FINE, (("y", "z"),), 1),)
     # The straggler's task is counted among those that run.
     assert late(free=1, fine=FINE_BEGUN).actions == ()
-    assert late(free=2, fine=FINE_BEGUN).actions == (Submit(FINE, (("y", "z"),)),)
+    assert late(free=2, fine=FINE_BEGUN).actions == (Submit(FINE, (("y", "z"),), 1),)
 
 
 def test_a_stage_does_not_close_with_a_trial_left_to_submit_or_a_task_to_note() -> None:
     lost = submission(1, ("l",), losses={0: Loss(reason="TIMEOUT", blamed=("l",))})
     waiting = wavy(lost, waves=3, outcomes=ended("abcdefghijk"))
-    assert decide(wave_facts(waiting), {}, ANY).actions == (Submit(WAVY, (("l",),)),)
-    assert decide(wave_facts(waiting), {}, Limits(attempts=3, free_tasks=0)).actions == ()
+    assert decide(wave_facts(waiting), {}, ANY).actions == (Submit(WAVY, (("l",),), 2),)
+    assert decide(wave_facts(waiting), {}, Limits(attempts=3, capacity=Capacity(tasks=0))).actions == ()
     (noted,) = late(status=GONE).actions
     assert isinstance(noted, MarkLost)
 
@@ -361,7 +367,7 @@ def test_a_straggler_of_a_closed_stage_is_noted_when_lost_and_not_submitted_agai
     assert [type(action) for action in notes] == [MarkLost, Submit]
     lost = submission(1, ("l",), losses={0: Loss(reason="TIMEOUT", blamed=("l",))})
     known = wavy(lost, waves=3, outcomes=ended("abcdefghijk"))
-    assert decide(wave_facts(known, FINE_BEGUN), {}, ANY).actions == (Submit(FINE, (("y", "z"),)),)
+    assert decide(wave_facts(known, FINE_BEGUN), {}, ANY).actions == (Submit(FINE, (("y", "z"),), 1),)
     closed = replace(known, closed=True)
     assert closed.given_up(3) == {"l": "its stage had closed"}
     assert settled(closed, 3) and not settled(known, 3)
@@ -369,8 +375,8 @@ def test_a_straggler_of_a_closed_stage_is_noted_when_lost_and_not_submitted_agai
     wish = Retry(phase="coarse", trials=frozenset("l"), submission=1)
     wished = replace(known, retries=(wish,))
     assert decide(wave_facts(wished, FINE_BEGUN), {}, ANY).actions == (
-        Submit(WAVY, (("l",),)),
-        Submit(FINE, (("y", "z"),)),
+        Submit(WAVY, (("l",),), 2),
+        Submit(FINE, (("y", "z"),), 1),
     )
 
 
@@ -472,7 +478,9 @@ def any_facts(draw: st.DrawFn) -> tuple[PhaseFacts, dict[TaskKey, TaskStatus], L
                 number, *batches, receipt=fate == "receipt", abandoned=fate == "abandoned", losses=losses
             )
         )
-    limits = Limits(attempts=draw(st.integers(1, 3)), free_tasks=draw(st.sampled_from((None, 0, 1, 2, 9))))
+    limits = Limits(
+        attempts=draw(st.integers(1, 3)), capacity=Capacity(tasks=draw(st.sampled_from((None, 0, 1, 2, 9))))
+    )
     return coarse(*made, outcomes=outcomes), tasks, limits
 
 
@@ -501,7 +509,7 @@ def test_what_is_submitted_is_submitted_once(
             )
     for action in submits:
         assert all(1 <= len(task) <= COARSE.batch for task in action.tasks)
-        assert limits.free_tasks is None or alive + len(action.tasks) <= limits.free_tasks
+        assert limits.capacity.tasks is None or alive + len(action.tasks) <= limits.capacity.tasks
     if cancelled or decision.state == PAUSED:
         assert not submits
 
@@ -511,7 +519,7 @@ def test_a_sweep_is_never_left_waiting_for_nothing(
     drawn: tuple[PhaseFacts, dict[TaskKey, TaskStatus], Limits],
 ) -> None:
     known, tasks, limits = drawn
-    decision = decide(facts(known), tasks, replace(limits, free_tasks=None))
+    decision = decide(facts(known), tasks, replace(limits, capacity=Capacity()))
     waits = any(
         tasks.get(("coarse", item.number, index), WAITING).state in ALIVE
         for item, index in in_question(known)
@@ -519,6 +527,6 @@ def test_a_sweep_is_never_left_waiting_for_nothing(
     assert decision.actions or decision.state != RUNNING or waits
     # The same facts give the same decision.
     assert (
-        decide(facts(known), dict(reversed(list(tasks.items()))), replace(limits, free_tasks=None))
+        decide(facts(known), dict(reversed(list(tasks.items()))), replace(limits, capacity=Capacity()))
         == decision
     )

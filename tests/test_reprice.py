@@ -27,9 +27,10 @@ from orchestrator.planning.reprice import (
     used_so_far,
     within_budget,
 )
+from orchestrator.sweep.digest import digest_of
 from orchestrator.sweep.directory import ENSEMBLE, STAGE, TrialSpec
 from orchestrator.sweep.facts import Facts, PhaseFacts
-from orchestrator.sweep.records import Outcome, RecordFile
+from orchestrator.sweep.records import Outcome, encode
 from orchestrator.sweep.timing import startup_seconds
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
@@ -337,10 +338,6 @@ def test_a_repriced_plan_survives_json(plans: dict[str, Plan]) -> None:
     assert plan_from_json(plan_to_json(plan)) == plan
 
 
-def record(*lines: dict[str, object]) -> RecordFile:
-    return RecordFile(path=Path("x"), lines=[dict(line) for line in lines])
-
-
 def test_startup_is_what_the_steps_leave_of_a_trial() -> None:
     def trial(
         name: str, seconds: object, times: list[object], state: str = "completed"
@@ -349,12 +346,13 @@ def test_startup_is_what_the_steps_leave_of_a_trial() -> None:
         end = {"kind": "outcome", "trial": name, "state": state, "seconds": seconds}
         return [{"kind": "start", "trial": name}, *reports, end]
 
+    def startups(*lines: dict[str, object]) -> list[float]:
+        return digest_of("".join(encode(line) for line in lines).encode()).startups
+
     # Steps of two seconds, four of them, in eleven: three of startup.
     clear = trial("a", 11.0, [5.0, 7.0, 9.0, 11.0])
-    assert startup_seconds([record(*clear)]) == pytest.approx(3.0)
-    assert startup_seconds(
-        [record(*clear), record(*trial("b", 9.0, [5.0, 7.0, 9.0, 11.0]))]
-    ) == pytest.approx(2.0)
+    assert startup_seconds(startups(*clear)) == pytest.approx(3.0)
+    assert startup_seconds(startups(*clear, *trial("b", 9.0, [5.0, 7.0, 9.0, 11.0]))) == pytest.approx(2.0)
     for nothing in (
         trial("a", 11.0, []),
         trial("a", 11.0, [5.0]),
@@ -362,6 +360,6 @@ def test_startup_is_what_the_steps_leave_of_a_trial() -> None:
         trial("a", 11.0, ["NaN", 7.0]),
         trial("a", 11.0, [5.0, 7.0], state="pruned"),
     ):
-        assert startup_seconds([record(*nothing)]) is None
-    assert startup_seconds([record(*trial("a", 1.0, [5.0, 7.0]))]) == 0.0
+        assert startup_seconds(startups(*nothing)) is None
+    assert startup_seconds(startups(*trial("a", 1.0, [5.0, 7.0]))) == 0.0
     assert startup_seconds([]) is None

@@ -346,3 +346,36 @@ def test_a_value_that_its_column_cannot_hold_is_null() -> None:
         None,
     ]
     assert [coerce(value, real) for value in (3, "x", math.nan)] == [3.0, None, None]
+
+
+def test_a_row_says_on_what_it_ran_and_why_it_failed(tmp_path: Path) -> None:
+    first = {**task(submission=1), "gpu": "NVIDIA A100", "git_commit": "abc-dirty"}
+    second = {**task(submission=2), "gpu": "NVIDIA H200", "git_commit": "def"}
+    files: dict[str, list[dict[str, Any]] | str] = {
+        "0001-0000-0.jsonl": [first, {**outcome("a", "failed"), "cause": "memory"}],
+        "0002-0000-0.jsonl": [second, {**outcome("a", "failed"), "cause": "hung"}],
+    }
+    sweep = small(tmp_path / "s", files)
+    compact(sweep, given_up={"b": "ended by the cluster"})
+    trials = orchestrator.load_results(sweep).trials
+    rows = trials[["trial_id", "gpu", "git_commit", "diagnosis"]].to_numpy().tolist()
+    assert rows == [["a", "NVIDIA H200", "def", "hung"], ["b", "", "", ""]]
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "diagnosis"),
+    [
+        ("failed", "memory", "out of memory"),
+        ("failed", "no progress", "no progress"),
+        ("failed", "", ""),
+        ("failed", "new in a later version", ""),
+        ("completed", "memory", ""),
+    ],
+)
+def test_a_diagnosis_is_a_word_of_the_cause(tmp_path: Path, state: str, cause: str, diagnosis: str) -> None:
+    # A header of an older version has neither GPU nor commit, and one may be spoiled.
+    lines = [{**task(), "gpu": None}, {**outcome("a", state, acc=0.5), "cause": cause}]
+    sweep = small(tmp_path / "s", {"0001-0000-0.jsonl": lines})
+    compact(sweep)
+    (row,) = orchestrator.load_results(sweep).trials.to_dict("records")
+    assert row["diagnosis"] == diagnosis and row["git_commit"] == ""

@@ -94,3 +94,11 @@ def test_waves_are_read_in_order_up_to_the_first_that_is_not_there(tmp_path: Pat
     assert read_waves(folder) == [TRIALS[:1]]
     write_trials(folder.wave(1), [])
     assert read_waves(folder) == [TRIALS[:1], [], TRIALS[1:]]
+
+
+def test_frozen_trials_are_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "trials.parquet"
+    assert write_trials(path, TRIALS)
+    assert not write_trials(path, TRIALS[:1]), "a process that was stalled must not exchange them"
+    assert read_trials(path) == TRIALS
+    assert [file.name for file in tmp_path.iterdir()] == ["trials.parquet"]

@@ -135,7 +135,9 @@ def test_losses_count_against_a_trial_until_it_is_given_up(frozen: SweepDirector
     submit(frozen, 2, ("a", "b"))
     lose(frozen, 2, 0, "TIMEOUT", "b")
     known = read_phase(frozen, COARSE)
-    assert known.attempts() == {"b": ["PREEMPTED", "TIMEOUT"]}
+    assert {t: [loss.reason for loss in losses] for t, losses in known.attempts().items()} == {
+        "b": ["PREEMPTED", "TIMEOUT"]
+    }
     assert known.given_up(3) == {}
     assert known.given_up(2) == {"b": "ended by the cluster 2 times, last: TIMEOUT"}
     record(frozen, 2, 0, end("b"))

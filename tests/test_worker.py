@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import commands
 from commands import orchestrate, write_user_sweep
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
-from orchestrator.worker.batch import judge
+from orchestrator.worker.ending import judge
 
 MISBEHAVING = """
 import ctypes, math, os, sys, time
@@ -99,15 +100,15 @@ slurm: {{trials_at_once: 3}}
         ({"kind": "return", "metrics": {}}, 0, (FAILED, {}, "no metric")),
         ({"kind": "return", "metrics": {"m": float("-inf")}}, 0, (DIVERGED, {"m": float("-inf")}, "")),
         ({"kind": "stopped"}, 0, (PRUNED, {}, "")),
-        ({}, -9, (FAILED, {}, "SIGKILL: out of memory, perhaps")),
+        ({}, -9, (FAILED, {}, "killed by SIGKILL")),
         ({}, -250, (FAILED, {}, "signal 250")),
         ({}, 0, (FAILED, {}, "exited with status 0")),
     ],
 )
 def test_judge(last: dict[str, object], exitcode: int, expected: tuple[str, dict[str, float], str]) -> None:
-    state, metrics, error = judge(last, exitcode, "m")
-    assert (state, metrics) == expected[:2]
-    assert expected[2] in error and bool(error) == bool(expected[2])
+    ending = judge(last, exitcode, "m")
+    assert (ending.state, ending.metrics) == expected[:2]
+    assert expected[2] in ending.error and bool(ending.error) == bool(expected[2])
 
 
 def test_a_task_imports_the_job_once_for_all_its_trials(tmp_path: Path) -> None:
@@ -145,3 +146,75 @@ jobs: {_target_: my_train.train, config: {signal: SIGTERM}}
     done = orchestrate("run", "sweep.yaml", cwd=tmp_path)
     assert "was lost" in done.stdout
     commands.assert_finished(tmp_path / "sweeps" / "ended", trials=3)
+
+
+def test_editing_the_code_while_a_sweep_runs_changes_nothing(tmp_path: Path) -> None:
+    train = """
+import time
+from pathlib import Path
+from my_helper import SCORE
+
+def train(config, trial):
+    from my_late import LATE
+    # The first trial waits for the edit; those of the next stage begin after it.
+    while not Path("edited").exists():
+        time.sleep(0.05)
+    return {"score": SCORE + LATE}
+"""
+    sweep = """
+name: edited
+metric: {name: score}
+space: {x: "interval(0.0, 1.0)"}
+stages: {first: {trials: 2}, second: {trials: 2}}
+final: {top: 0}
+jobs: {_target_: my_train.train, config: {x: 0.1}}
+"""
+    write_user_sweep(tmp_path, train=train, sweep=sweep)
+    (tmp_path / "my_helper.py").write_text("SCORE = 0.25\n")
+    (tmp_path / "my_late.py").write_text("LATE = 0.5\n")
+    run = subprocess.Popen(
+        commands.command("run", "sweep.yaml"), cwd=tmp_path, env=commands.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    directory = tmp_path / "sweeps" / "edited"
+    commands.wait_for(lambda: bool(list(directory.glob("**/records/*.jsonl"))), what="a task")
+    (tmp_path / "my_train.py").write_text("raise RuntimeError('half edited')\n")
+    (tmp_path / "my_helper.py").write_text("SCORE = -1.0\n")
+    (tmp_path / "my_late.py").unlink()
+    (tmp_path / "edited").touch()
+    _, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
+    commands.assert_finished(directory, trials=4)
+    assert set(pd.read_parquet(directory / "results" / "trials")["objective"]) == {0.75}
+
+
+def test_a_trial_can_use_what_its_task_has_used(tmp_path: Path) -> None:
+    # A trial's process is forked from one that has numpy and pyarrow loaded, whose threads are not.
+    train = """
+import numpy as np
+
+def train(config, trial):
+    import pandas as pd
+
+    square = np.random.default_rng(trial.seed).normal(size=(300, 300))
+    for _ in range(20):
+        square = square @ square.T / 300
+    frame = pd.DataFrame(square)
+    frame.columns = frame.columns.astype(str)
+    path = trial.checkpoint_dir / "frame.parquet"
+    frame.to_parquet(path)
+    assert pd.read_parquet(path).equals(frame)
+    return {"score": 0.5}
+"""
+    sweep = """
+name: threads
+metric: {name: score}
+space: {x: "interval(0.0, 1.0)"}
+stages: {only: {trials: 4}}
+final: {top: 0}
+jobs: {_target_: my_train.train, config: {x: 0.1}}
+slurm: {trials_at_once: 2, quiet_minutes: 2}
+"""
+    write_user_sweep(tmp_path, train=train, sweep=sweep)
+    orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    commands.assert_finished(tmp_path / "sweeps" / "threads", trials=4)

@@ -16,7 +16,7 @@ from meter import Meter, Outcome, Spent
 from task import Task
 
 from orchestrator.planning import auto
-from orchestrator.planning.auto import AutoStage, auto_stages
+from orchestrator.planning.auto import AutoLadder, AutoStage, auto_stages
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.narrow import narrow
 from orchestrator.planning.narrowing.trust import agreement
@@ -62,14 +62,27 @@ def run(task: Task, budget: float, seed: int, variant: Variant = Variant()) -> O
     ladder = auto_stages(budget, None, epochs, data=not task.resumable, seeds=1)
     for stage in ladder.stages:
         _stage(meter, progress, stage, variant, seed)
-    phase = Phase(kind=FINAL, name=FINAL, trials=ladder.top, scale=Scale(), survivors=ladder.top)
-    known = Known(before=progress.before, earlier=progress.earlier, history=progress.history)
+    found = _final(meter, progress, ladder, variant, seed)
+    return Outcome(max(found, key=lambda item: item.objective).spec.params, meter.spent)
+
+
+def _final(
+    meter: Meter, progress: Progress, ladder: AutoLadder, variant: Variant, seed: int
+) -> list[Finished]:
+    phase = Phase(
+        kind=FINAL, name=FINAL, trials=ladder.top, scale=Scale(), survivors=ladder.top, waves=ladder.final_waves
+    )
     sampler = auto.SAMPLER if variant.model else "sobol"
-    found = []
+    own: list[Finished] = []
     with suppress(Spent):
-        for spec in final_trials(phase, 1, seed, progress.space, sampler, known):
-            found.append((meter.evaluate(spec.params, 1.0), spec.params))
-    return Outcome(min(found, key=lambda pair: pair[0])[1], meter.spent)
+        for wave in range(len(phase.wave_sizes)):
+            known = Known(
+                before=progress.before, earlier=progress.earlier, own=own, drawn=[item.spec for item in own],
+                history=[*progress.history, *_seen(own, 1.0)],
+            )  # fmt: skip
+            for spec in final_trials(phase, 1, seed, progress.space, sampler, known, wave):
+                own.append(Finished(spec=spec, objective=-meter.evaluate(spec.params, 1.0)))
+    return own
 
 
 def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant, seed: int) -> None:
@@ -90,7 +103,7 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
     for wave in range(len(phase.wave_sizes)):
         known = Known(
             before=progress.before if variant.promotion else [], earlier=progress.earlier, own=own,
-            history=[*progress.history, *_seen(own, stage)], trust=trust, drawn=len(own),
+            history=[*progress.history, *_seen(own, stage.rung.scale)], trust=trust, drawn=len(own),
             scale=stage.rung.scale,
         )  # fmt: skip
         for spec in wave_trials(phase, wave, progress.space, seed, known):
@@ -99,7 +112,9 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
                     error = meter.evaluate(spec.params, stage.rung.scale)
                     own.append(Finished(spec=spec, objective=-error))
     progress.stages.append(
-        StageResults(name=stage.name, scale=stage.rung.scale, observations=tuple(_seen(own, stage)))
+        StageResults(
+            name=stage.name, scale=stage.rung.scale, observations=tuple(_seen(own, stage.rung.scale))
+        )
     )
     progress.earlier += progress.before
     progress.before = own
@@ -114,10 +129,8 @@ def _survivors(stage: AutoStage, variant: Variant) -> int:
     return stage.survivors if variant.model else max(1, stage.trials // 4)
 
 
-def _seen(finished: list[Finished], stage: AutoStage) -> list[Observation]:
-    return [
-        Observation(item.spec.params, item.objective, stage.rung.scale, item.settled) for item in finished
-    ]
+def _seen(finished: list[Finished], scale: float) -> list[Observation]:
+    return [Observation(item.spec.params, item.objective, scale, item.settled) for item in finished]
 
 
 VARIANTS: dict[str, Callable[[Task, float, int], Outcome]] = {

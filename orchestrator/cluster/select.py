@@ -15,7 +15,7 @@ def open_cluster(resources: SlurmConfig) -> Cluster:
     if resources.executor == "slurm":
         from orchestrator.cluster.slurm import SlurmCluster
 
-        return SlurmCluster()
+        return SlurmCluster(resources)
     from orchestrator.cluster.local import LocalCluster
 
     return LocalCluster(resources)

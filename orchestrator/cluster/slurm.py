@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator.cluster.interface import (
     ACTIVE,
     ALIVE,
+    BY_HAND,
+    COMPLETED,
     ENDED,
+    FAILED,
+    MEMORY,
+    NODE,
     PENDING,
+    PREEMPTED,
+    TIME_LIMIT,
+    UNTOLD,
     Capacity,
     Request,
     TaskStatus,
 )
 from orchestrator.cluster.processes import with_token
+from orchestrator.cluster.script import interpreter, log_folder, parameters
 from orchestrator.errors import ClusterUnavailable, SubmissionRefused, UserError
 from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.submissions import Intent, Receipt
 
-# Everything else that squeue or sacct may say of a job means that it has ended.
+# What squeue or sacct says of a job that has ended. Everything else that they may say means an end of which
+# nobody knows the cause.
+_CAUSES = {
+    "COMPLETED": COMPLETED,
+    "FAILED": FAILED,
+    "OUT_OF_MEMORY": MEMORY,
+    "TIMEOUT": TIME_LIMIT,
+    "DEADLINE": TIME_LIMIT,
+    "NODE_FAIL": NODE,
+    "BOOT_FAIL": NODE,
+    "PREEMPTED": PREEMPTED,
+    "CANCELLED": BY_HAND,
+}
+
+# Reasons for waiting that no passing of time removes: somebody has to act.
+_STUCK = re.compile(
+    "held|BadConstraints|NeverSatisfied|NotAllowed|Invalid|PerJob|WallDuration|PartitionNodeLimit|"
+    "PartitionTimeLimit|MaxMemPerLimit|HoldMaxRequeue",
+    re.IGNORECASE,
+)
+
+# What sbatch says when it is a matter of how much is asked for at once.
+_FULL = re.compile(
+    "MaxSubmit|MaxJobCount|job array specification|violates accounting/QOS policy|too many|"
+    "temporarily unable to accept|limit (?:has been )?reached",
+    re.IGNORECASE,
+)
+
+# By submitit's own count a long trial ends after three legs. The worker ends those that get no further.
+MOST_LEGS = 100_000
+
 _PENDING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _ACTIVE = {
     "RUNNING",
@@ -47,7 +87,8 @@ COMMAND_SECONDS = 60.0
 class SlurmCluster:
     """Runs tasks as SLURM job arrays. A job id is ARRAY_TASK, or a plain number for a single task."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: SlurmConfig) -> None:
+        self._resources = resources
         missing = [name for name in ("sbatch", "squeue", "scancel", "srun") if shutil.which(name) is None]
         if missing:
             raise UserError(
@@ -58,7 +99,18 @@ class SlurmCluster:
 
     def capacity(self) -> Capacity:
         """Return what the cluster takes."""
-        return Capacity()
+        return self._limits
+
+    @functools.cached_property
+    def _limits(self) -> Capacity:
+        # A limit that is not shown here is learned when sbatch refuses.
+        shown = dict(re.findall(r"^(\w+)\s*=\s*(\S+)", _asked(["scontrol", "show", "config"]), re.MULTILINE))
+        tasks = [shown.get("MaxJobCount", ""), *_submit_limits(self._resources)]
+        array = shown.get("MaxArraySize", "")
+        known = [int(limit) for limit in tasks if limit.isdigit()]
+        if self._resources.max_queued:
+            known.append(self._resources.max_queued)
+        return Capacity(tasks=min(known, default=None), array=int(array) if array.isdigit() else None)
 
     def submit(self, request: Request) -> Receipt:
         """Submit all tasks as one array; see `Cluster.submit`."""
@@ -66,7 +118,11 @@ class SlurmCluster:
         from submitit.slurm.slurm import SlurmExecutor
 
         request.logs.mkdir(parents=True, exist_ok=True)
-        executor = SlurmExecutor(request.logs, python=request.resources.python)
+        executor = SlurmExecutor(
+            log_folder(request.logs),
+            max_num_timeout=MOST_LEGS,
+            python=interpreter(request.resources.python),
+        )
         executor.update_parameters(**parameters(request.resources, request.intent.token))
         try:
             jobs = executor.submit_array(list(request.tasks))
@@ -74,7 +130,8 @@ class SlurmCluster:
             # submitit raises it when sbatch itself said no; a timeout on the wire reads differently.
             if "timed out" in str(error).lower() or "unable to contact" in str(error).lower():
                 raise ClusterUnavailable(str(error)) from None
-            raise SubmissionRefused(_sbatch_words(str(error))) from None
+            words = _sbatch_words(str(error))
+            raise SubmissionRefused(words, later=bool(_FULL.search(words))) from None
         return Receipt(jobs=tuple(job.job_id for job in jobs))
 
     def find(self, intent: Intent, logs: Path) -> tuple[str, ...]:
@@ -139,37 +196,41 @@ class SlurmCluster:
             job, _, state = row.strip().partition("|")
             # sacct may lag behind squeue: a job that squeue no longer lists is not running, whatever it says.
             if job in wanted and state.split()[:1] and state.split()[0] not in _PENDING | _ACTIVE:
-                states[job] = TaskStatus(ENDED, state)
+                states[job] = _status(state)
         return states
-
-
-def parameters(resources: SlurmConfig, token: str) -> dict[str, Any]:
-    """Return submitit's parameters for a submission."""
-    chosen: dict[str, Any] = {
-        "job_name": token,
-        "comment": token,
-        "time": resources.timeout_min,
-        # The warning before the limit: submitit's 90 seconds are longer than a short job.
-        "signal_delay_s": min(90, 15 * resources.timeout_min),
-        "cpus_per_task": resources.cpus_per_task,
-        "array_parallelism": resources.tasks_at_once,
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
-        "gpus_per_node": resources.gpus_per_task or None,
-        "mem": f"{resources.mem_gb * 1024:.0f}M" if resources.mem_gb else None,
-        "setup": resources.setup or None,
-        "stderr_to_stdout": True,
-        "additional_parameters": resources.sbatch or None,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _status(state: str, reason: str = "") -> TaskStatus:
     if state in _PENDING:
-        return TaskStatus(PENDING, reason)
-    return TaskStatus(ACTIVE, reason) if state in _ACTIVE else TaskStatus(ENDED, state)
+        return TaskStatus(PENDING, reason, stuck=bool(_STUCK.search(reason)))
+    if state in _ACTIVE:
+        return TaskStatus(ACTIVE, reason)
+    # sacct writes "CANCELLED by 1000".
+    return TaskStatus(ENDED, state, cause=_CAUSES.get(state.split()[0], UNTOLD) if state else UNTOLD)
+
+
+def _submit_limits(resources: SlurmConfig) -> list[str]:
+    """Return how many jobs this user may have, by association and QOS, where accounting says so."""
+    user = ["where", f"user={getpass.getuser()}"]
+    if resources.account:
+        user.append(f"account={resources.account}")
+    rows = _asked(["sacctmgr", "--noheader", "--parsable2", "show", "assoc", *user,
+                   "format=MaxSubmitJobs,DefaultQOS"]).splitlines()  # fmt: skip
+    limits = [row.partition("|")[0] for row in rows]
+    names = {row.partition("|")[2] for row in rows} if resources.qos is None else {resources.qos}
+    if named := ",".join(sorted(filter(None, names))):
+        shown = _asked(["sacctmgr", "--noheader", "--parsable2", "show", "qos", "where", f"name={named}",
+                        "format=MaxSubmitJobsPerUser,MaxSubmitJobsPerAccount"])  # fmt: skip
+        limits += re.split(r"[|\s]", shown)
+    return limits
+
+
+def _asked(command: Sequence[str]) -> str:
+    """Return what a command says, nothing where it can't be asked."""
+    try:
+        return _command(command)
+    except ClusterUnavailable:
+        return ""
 
 
 def _sbatch_words(text: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
-from orchestrator.cluster.interface import Cluster, Request
+from orchestrator.cluster.interface import MEMORY, NODE, PREEMPTED, TIME_LIMIT, Cluster, Request
 from orchestrator.control.decide import (
     Action,
     CheckJob,
@@ -21,11 +23,11 @@ from orchestrator.control.decide import (
     Submit,
 )
 from orchestrator.control.draw import freeze
-from orchestrator.errors import SubmissionRefused, UserError
+from orchestrator.errors import LeaseLost, SubmissionRefused, UserError
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.schema import SweepConfig
+from orchestrator.schema import SweepConfig, larger
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.facts import checked_path, compacted_path, read_facts, read_phase
+from orchestrator.sweep.facts import checked_path, compacted_path, read_facts
 from orchestrator.sweep.files import write_json
 from orchestrator.sweep.lease import Lease
 from orchestrator.sweep.submissions import (
@@ -33,6 +35,7 @@ from orchestrator.sweep.submissions import (
     Loss,
     Refusal,
     Submission,
+    is_abandoned,
     read_submissions,
     write_abandoned,
     write_intent,
@@ -40,6 +43,10 @@ from orchestrator.sweep.submissions import (
     write_receipt,
 )
 from orchestrator.worker.task import tasks_of
+
+# Of a task's log, enough to say how it ended.
+LOG_CHARACTERS = 4000
+_OUT_OF_MEMORY = re.compile("slurmstepd.*(exceeded.*memory limit|oom.?kill)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +60,11 @@ class Scene:
     lease: Lease
 
 
-def perform(action: Action, scene: Scene) -> None:
+def perform(action: Action, scene: Scene) -> bool:
     """Do one action.
+
+    Returns:
+        Whether it may have made room for further ones at once, without waiting for the cluster.
 
     Raises:
         LeaseLost: another process took the sweep over.
@@ -67,16 +77,17 @@ def perform(action: Action, scene: Scene) -> None:
             _check_job(scene)
         case Freeze(phase, wave):
             freeze(scene.directory, scene.plan, scene.config, phase, wave)
-        case Submit(phase, tasks):
-            _submit(scene, phase, tasks)
+        case Submit():
+            return not _submit(scene, action)
         case Reconcile(phase, submission):
             _reconcile(scene, phase, submission)
-        case MarkLost(phase, submission, task, reason):
-            _mark_lost(scene, phase, submission, task, reason)
+        case MarkLost():
+            _mark_lost(scene, action)
         case Stop(_, jobs):
             scene.cluster.cancel(jobs)
         case Compact(rows):
             _compact(scene, rows)
+    return isinstance(action, CheckJob | Freeze | MarkLost)
 
 
 def _check_job(scene: Scene) -> None:
@@ -92,30 +103,43 @@ def _check_job(scene: Scene) -> None:
     write_json(checked_path(scene.directory), {"time": time.time(), "host": socket.gethostname()})
 
 
-def _submit(scene: Scene, phase: Phase, tasks: tuple[tuple[str, ...], ...]) -> None:
+def _submit(scene: Scene, action: Submit) -> bool:
+    """Submit one array, between an intent and a receipt; False when the cluster has no room for it."""
+    phase, number = action.phase, action.number
     folder = scene.directory.phase(phase.kind, phase.name).submissions
-    number = max((s.number for s in read_submissions(folder)), default=0) + 1
     token = f"{scene.plan.name.replace(' ', '_')}-{phase.name}-{scene.plan.uid}-{number:04d}"
-    intent = Intent(number=number, token=token, tasks=tasks, created=time.time(), host=socket.gethostname())
+    intent = Intent(
+        number=number, token=token, tasks=action.tasks, created=time.time(), host=socket.gethostname(),
+        larger=action.larger,
+    )  # fmt: skip
     if not write_intent(folder, intent):
-        return
+        return True
     request = Request(
         intent=intent,
         tasks=tasks_of(scene.directory.path, phase.kind, phase.name, intent),
-        resources=scene.config.slurm,
+        resources=larger(scene.config.slurm) if action.larger else scene.config.slurm,
         logs=scene.directory.logs / token,
     )
     try:
         receipt = scene.cluster.submit(request)
     except SubmissionRefused as refusal:
-        write_abandoned(folder, number, Refusal(str(refusal), time.time(), refusal.later))
+        gone = Refusal(str(refusal), time.time(), refused=True, full=refusal.later)
+        write_abandoned(folder, number, gone)
+        shutil.rmtree(request.logs, ignore_errors=True)
+        if refusal.later:
+            return False
         raise UserError(
             f"the cluster refused the job: {refusal}",
             file=scene.directory.config,
             key="slurm",
             hint=f"Nothing is lost: change it, then orchestrate run {os.path.relpath(scene.directory.path)}",
         ) from None
+    if is_abandoned(folder, number):
+        # This process was taken for dead in between. What it submitted ends by itself; this ends it sooner.
+        scene.cluster.cancel(receipt.jobs)
+        raise LeaseLost(f"another process took over {scene.directory.path} while this one was stalled")
     write_receipt(folder, number, receipt)
+    return True
 
 
 def _reconcile(scene: Scene, phase: Phase, submission: Submission) -> None:
@@ -136,17 +160,32 @@ def _reconcile(scene: Scene, phase: Phase, submission: Submission) -> None:
         write_abandoned(folder, submission.number, gone)
 
 
-def _mark_lost(scene: Scene, phase: Phase, submission: Submission, task: int, reason: str) -> None:
-    # The task may have written its last lines between the reading of the records and of the queue.
-    known = read_phase(scene.directory, phase)
-    left = [trial for trial in submission.intent.tasks[task] if trial not in known.outcomes]
-    if not left:
-        return
-    started = known.started.get((submission.number, task), frozenset())
-    # A trial that never began is not to blame; when none began, the task itself can't run.
-    blamed = [trial for trial in left if trial in started] or ([] if started else left)
-    folder = scene.directory.phase(phase.kind, phase.name).submissions
-    write_loss(folder, submission.number, task, Loss(reason=reason, blamed=tuple(blamed)))
+def _mark_lost(scene: Scene, action: MarkLost) -> None:
+    log = _end_of_log(scene, action.submission, action.task)
+    # Where SLURM does without cgroups it kills for memory too, and tells of it in the log alone.
+    cause = MEMORY if _OUT_OF_MEMORY.search(log) else action.cause
+    last = log.strip().rpartition("\n")[2].strip()
+    reason = f"{action.reason}: {last}" if last and not action.begun else action.reason
+    loss = Loss(reason=reason, blamed=_blamed(action.left, action.begun, cause), cause=cause)
+    folder = scene.directory.phase(action.phase.kind, action.phase.name).submissions
+    write_loss(folder, action.submission.number, action.task, loss)
+
+
+def _blamed(left: tuple[str, ...], begun: frozenset[str], cause: str) -> tuple[str, ...]:
+    """Return the trials that a task's end counts against."""
+    if not begun:
+        # None of them began, so the task itself can't run, unless the cluster wanted its place.
+        return () if cause in (PREEMPTED, NODE) else left
+    # The worker itself ends what gets no further from one time limit to the next.
+    return () if cause in (PREEMPTED, TIME_LIMIT) else tuple(trial for trial in left if trial in begun)
+
+
+def _end_of_log(scene: Scene, submission: Submission, task: int) -> str:
+    """Return the end of a task's log; empty where there is none (any more)."""
+    assert submission.receipt is not None, "a task that was lost had been submitted"
+    job = submission.receipt.jobs[task].partition("@")[0]
+    paths = (scene.directory.logs / submission.intent.token).glob(f"{job}_*_log.*")
+    return "\n".join(path.read_text(errors="replace")[-LOG_CHARACTERS:] for path in sorted(paths))
 
 
 def _compact(scene: Scene, rows: int) -> None:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from orchestrator.cluster.interface import Cluster, TaskStatus
 from orchestrator.control.act import Scene, perform
 from orchestrator.control.decide import (
     Action,
-    CheckJob,
     Decision,
-    Freeze,
     Limits,
-    MarkLost,
     TaskKey,
     decide,
     in_question,
 )
+from orchestrator.control.memory import with_larger_requests
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.reprice import within_budget
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.facts import Facts, read_facts
+from orchestrator.sweep.facts import Facts, read_facts, remember
 from orchestrator.sweep.lease import Lease
 
 # A decision that still finds work after so many rounds is left to the next call.
@@ -52,11 +51,13 @@ def advance(
     scene = Scene(directory=directory, plan=plan, config=config, cluster=cluster, lease=lease)
     for _ in range(MOST_ROUNDS):
         decision = look(directory, plan, config, cluster)
+        remember(directory, plan)
+        again = False
         for action in decision.actions:
             on_action(action)
-            perform(action, scene)
+            again |= perform(action, scene)
         # What was submitted or cancelled takes the cluster a while: the next call looks at it again.
-        if not any(isinstance(action, CheckJob | Freeze | MarkLost) for action in decision.actions):
+        if not again:
             return decision
     return decision
 
@@ -67,13 +68,14 @@ def look(directory: SweepDirectory, plan: Plan, config: SweepConfig, cluster: Cl
     tasks = ask(before, cluster)
     # Records are read again after the queue: a task that has ended has written all that it will.
     facts = affordable_facts(directory, plan, config) if tasks else before
-    limits = Limits(attempts=config.slurm.attempts, free_tasks=cluster.capacity().tasks)
+    limits = Limits(attempts=config.slurm.attempts, capacity=cluster.capacity(), now=time.time())
     return decide(facts, tasks, limits)
 
 
 def affordable_facts(directory: SweepDirectory, plan: Plan, config: SweepConfig) -> Facts:
     """Read all facts, with the plan as its budget pays for it now."""
-    return within_budget(read_facts(directory, plan), Price.of(config), os.path.relpath(directory.path))
+    facts = with_larger_requests(read_facts(directory, plan), config.slurm)
+    return within_budget(facts, Price.of(config), os.path.relpath(directory.path))
 
 
 def ask(facts: Facts, cluster: Cluster) -> dict[TaskKey, TaskStatus]:

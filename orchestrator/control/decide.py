@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from orchestrator.cluster.interface import ALIVE, PENDING, TaskStatus
+from orchestrator.cluster.interface import (
+    ALIVE,
+    COMPLETED,
+    MEMORY,
+    PENDING,
+    TIME_LIMIT,
+    UNTOLD,
+    Capacity,
+    TaskStatus,
+)
+from orchestrator.cluster.interface import FAILED as ENDED_FAILED
+from orchestrator.control.room import learned
 from orchestrator.planning.plan import Phase
 from orchestrator.sweep.directory import FINAL
 from orchestrator.sweep.facts import Facts, PhaseFacts
@@ -19,6 +31,10 @@ RUNNING, DONE, PAUSED, CANCELLED, STUCK = "running", "done", "paused", "cancelle
 # The same error this often, and in so large a share of the trials, is the set-up's, not the setting's.
 # One bad choice of two must not reach it by an unlucky order.
 SAME_ERRORS, SAME_SHARE = 6, 0.75
+# So many tasks that end before any trial of their phase has begun can't run at all.
+NEVER_BEGAN = 3
+# Ends that may be of the task's own doing.
+OWN_DOING = (UNTOLD, COMPLETED, ENDED_FAILED, MEMORY, TIME_LIMIT)
 
 # The state of each task that is in question: (phase, submission, task).
 TaskKey = tuple[str, int, int]
@@ -39,10 +55,16 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Submit trials, in tasks."""
+    """Submit trials, in tasks.
+
+    `number` is the submission's: a process that decided the same at the same time can't have it too, and one
+    that stalled after deciding finds it taken. `larger` asks for what is declared for trials out of memory.
+    """
 
     phase: Phase
     tasks: tuple[tuple[str, ...], ...]
+    number: int
+    larger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +77,15 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class MarkLost:
-    """Write down that a task ended without an outcome for some of its trials."""
+    """Write down that a task ended without an outcome for some of its trials: those `left`, or begun by it."""
 
     phase: Phase
     submission: Submission
     task: int
     reason: str
+    cause: str
+    left: tuple[str, ...]
+    begun: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +109,30 @@ Action = CheckJob | Freeze | Submit | Reconcile | MarkLost | Stop | Compact
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where the sweep stands and what to do next. `message` says why it is not simply running."""
+    """Where the sweep stands and what to do next.
+
+    `message` says why it is not simply running; `waiting` counts the tasks in the queue by SLURM's reason.
+    """
 
     state: str
     actions: tuple[Action, ...] = ()
     message: str = ""
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What the decision may use of the cluster.
 
-    `free_tasks` is how many tasks may be submitted now (None: any number; the cluster queues them).
+    Attributes:
+        attempts: how often a trial is started when the cluster ends it.
+        capacity: what the cluster takes.
+        now: seconds since the epoch.
     """
 
     attempts: int
-    free_tasks: int | None = None
+    capacity: Capacity = field(default_factory=Capacity)
+    now: float = 0.0
 
 
 def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> Decision:
@@ -110,20 +143,28 @@ def decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) ->
         tasks: what the cluster says of every task in question (see `in_question`).
         limits: what may be used.
     """
+    decision = _decide(facts, tasks, limits)
+    waiting = Counter(status.reason for status in tasks.values() if status.state == PENDING and status.reason)
+    if decision.state == RUNNING and not decision.message:
+        decision = replace(decision, message=_stuck(tasks) or _refused(facts))
+    return replace(decision, waiting=dict(waiting.most_common()))
+
+
+def _decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -> Decision:
     if facts.cancelled:
         return Decision(CANCELLED, _stop_everything(facts, tasks), "cancelled")
     begun = [known for known in facts.phases if known.frozen]
     if not begun:
         return Decision(RUNNING, (Freeze(facts.phases[0].phase),))
     for known in begun:
-        if message := _same_error(known):
+        if message := _same_error(known) or _never_began(known):
             return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts, limits)), message)
     needs = [_need(known, tasks, limits.attempts) for known in begun]
     # The phases before it have closed: what is left of them is seen to, and not waited for.
     current = begun[-1]
     if _ripe(current, needs[-1], limits.attempts) and (begins := _what_begins(facts, len(begun), limits)):
         return begins
-    steps = _steps(needs, limits.free_tasks)
+    steps = _steps(needs, facts, limits)
     if steps and not facts.checked:
         return Decision(RUNNING, (CheckJob(),))
     if len(begun) == len(facts.phases) and settled(current, limits.attempts):
@@ -179,7 +220,9 @@ def _in(known: PhaseFacts, attempts: int) -> int:
 
 def _misses(known: PhaseFacts, trial: str, submission: Submission) -> bool:
     """Say whether a trial of a submission has no outcome that this submission, or a later one, may leave."""
-    return trial not in known.outcomes and not known.forgiven(trial, submission.number)
+    if trial in known.outcomes or known.forgiven(trial, submission.number):
+        return False
+    return known.short_of_memory.get(trial, 0) < submission.number
 
 
 def _unclear(known: PhaseFacts) -> list[Submission]:
@@ -194,10 +237,13 @@ class _Need:
     phase: Phase
     # unclear submissions to be settled and lost tasks to be noted
     notes: tuple[Action, ...]
-    # trials to be submitted
+    # trials to be submitted, and those of them that ask for more memory
     missing: tuple[str, ...]
+    larger: frozenset[str]
     # tasks of it that the cluster holds
     busy: int
+    # the number of its next submission
+    number: int
 
 
 def _need(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], attempts: int) -> _Need:
@@ -216,7 +262,7 @@ def _need(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], attempts: int)
         if status.state in ALIVE:
             busy += 1
         else:
-            notes.append(MarkLost(phase, submission, index, status.reason))
+            notes.append(_lost(known, submission, index, status))
     given_up = known.given_up(attempts)
     missing = tuple(
         trial.trial_id
@@ -225,7 +271,20 @@ def _need(known: PhaseFacts, tasks: Mapping[TaskKey, TaskStatus], attempts: int)
         and trial.trial_id not in waiting
         and trial.trial_id not in given_up
     )
-    return _Need(phase=phase, notes=tuple(notes), missing=missing, busy=busy)
+    return _Need(
+        phase=phase,
+        notes=tuple(notes),
+        missing=missing,
+        larger=frozenset(known.short_of_memory).intersection(missing),
+        busy=busy,
+        number=1 + max((submission.number for submission in known.submissions), default=0),
+    )
+
+
+def _lost(known: PhaseFacts, submission: Submission, index: int, status: TaskStatus) -> MarkLost:
+    left = tuple(trial for trial in submission.intent.tasks[index] if _misses(known, trial, submission))
+    begun = known.started.get((submission.number, index), frozenset())
+    return MarkLost(known.phase, submission, index, status.reason, status.cause, left, begun)
 
 
 def _ripe(known: PhaseFacts, need: _Need, attempts: int) -> bool:
@@ -235,18 +294,38 @@ def _ripe(known: PhaseFacts, need: _Need, attempts: int) -> bool:
     return not need.notes and not need.missing and _in(known, attempts) >= enough
 
 
-def _steps(needs: Sequence[_Need], free_tasks: int | None) -> tuple[Action, ...]:
+def _steps(needs: Sequence[_Need], facts: Facts, limits: Limits) -> tuple[Action, ...]:
     """Return the notes of all phases, and the submissions that there is room for beside what runs."""
     steps: list[Action] = []
-    free = None if free_tasks is None else max(0, free_tasks - sum(need.busy for need in needs))
+    taken = learned((submission for known in facts.phases for submission in known.submissions), limits.now)
+    free = _least(limits.capacity.tasks, -sum(need.busy for need in needs))
+    array = min((limit for limit in (limits.capacity.array, taken) if limit is not None), default=None)
     for need in needs:
         steps += need.notes
-        size = need.phase.batch
-        batches = [tuple(need.missing[i : i + size]) for i in range(0, len(need.missing), size)][:free]
-        if batches:
-            steps.append(Submit(need.phase, tuple(batches)))
-            free = None if free is None else free - len(batches)
+        number = need.number
+        for larger in (False, True):
+            trials = [trial for trial in need.missing if (trial in need.larger) == larger]
+            tasks = _sliced(trials, need.phase.batch)[:free]
+            free = _least(free, -len(tasks))
+            # Until the cluster has taken one wave, it is not known whether it takes another.
+            for wave in _sliced(tasks, array)[: None if taken is None else 1]:
+                steps.append(Submit(need.phase, tuple(map(tuple, wave)), number, larger))
+                number += 1
     return tuple(steps)
+
+
+def _least(limit: int | None, change: int) -> int | None:
+    return None if limit is None else max(0, limit + change)
+
+
+T = TypeVar("T")
+
+
+def _sliced(items: Sequence[T], size: int | None) -> list[Sequence[T]]:
+    """Cut a sequence into pieces of at most a size; None is one piece, and a size of 0 leaves nothing."""
+    if size is None:
+        return [items] if items else []
+    return [items[start : start + size] for start in range(0, len(items), size)] if size else []
 
 
 def _cannot_freeze(before: PhaseFacts, phase: Phase, metric: str) -> str:
@@ -274,6 +353,39 @@ def _same_error(known: PhaseFacts) -> str:
         f"{count} of {len(known.outcomes)} trials of '{known.phase.name}' failed in the same way; "
         f"here is one of them ({example.trial}):\n{example.error}"
     )
+
+
+def _never_began(known: PhaseFacts) -> str:
+    """Return the message that pauses a sweep none of whose tasks so much as began a trial, or nothing."""
+    counts = [
+        loss
+        for submission in known.submissions
+        for loss in submission.losses.values()
+        if loss.cause in OWN_DOING and any(not known.forgiven(t, submission.number) for t in loss.blamed)
+    ]
+    if known.outcomes or any(known.started.values()) or len(counts) < NEVER_BEGAN:
+        return ""
+    return f"{len(counts)} tasks of '{known.phase.name}' ended before they began a trial: {counts[-1].reason}"
+
+
+def _stuck(tasks: Mapping[TaskKey, TaskStatus]) -> str:
+    """Say that tasks wait for what will not come by itself, or nothing."""
+    reasons = Counter(status.reason for status in tasks.values() if status.stuck)
+    return "; ".join(
+        f"{count} {'task waits' if count == 1 else 'tasks wait'} for a reason that does not clear by itself: "
+        f"{reason}"
+        for reason, count in reasons.most_common()
+    )
+
+
+def _refused(facts: Facts) -> str:
+    """Say that the cluster refused what was sent last, or nothing."""
+    submissions = [submission for known in facts.phases for submission in known.submissions]
+    last = max(submissions, key=lambda one: (one.intent.created, one.number), default=None)
+    if last is None or last.refusal is None or last.refusal.time == 0 or not last.refusal.refused:
+        return ""
+    what = "has no room now" if last.refusal.full else "refused the last submission"
+    return f"the cluster {what}: {last.refusal.reason}"
 
 
 def _signature(error: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from orchestrator.sweep.directory import (
     write_trials,
 )
 from orchestrator.sweep.facts import read_phase
-from orchestrator.sweep.files import read_json, write_json
+from orchestrator.sweep.files import create_exclusive, read_json
 
 # What one stage's training is of the next one's where the plan could not tell.
 UNKNOWN_STEP = 1 / 3
@@ -52,7 +53,7 @@ def freeze(directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Ph
         trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=config.seed)]
     else:
         assert before is not None, "final runs follow a stage"
-        trials = _final(directory, plan, config, phase, before)
+        trials = _final(directory, plan, config, phase, before, wave)
     # An empty wave is written too: it was drawn, and there was nothing useful to add.
     write_trials(directory.phase(phase.kind, phase.name).wave(wave), trials)
 
@@ -73,11 +74,11 @@ def _draw(
         )
         for stage, items in zip((*earlier, phase), (*found, own), strict=True)
     ]
-    if wave:
-        content = read_json(path)
-    else:
+    if wave == 0:
         content = _ranges(directory, config, phase, earlier, results[:-1])
-        write_json(path, content)
+        # Another process may have drawn them, and trials from them, while this one was stalled.
+        create_exclusive(path, json.dumps(content, indent=1) + "\n")
+    content = read_json(path)
     known = Known(
         before=found[-1] if found else [],
         own=own,
@@ -85,9 +86,14 @@ def _draw(
         trust=trust_from_json(content.get("agreement")),
         start=[] if earlier else _start(config, directory),
         scale=relative_scale(plan, phase),
-        drawn=sum(len(drawn) for drawn in read_waves(directory.phase(phase.kind, phase.name))),
+        drawn=_so_far(directory, phase),
     )
     return wave_trials(phase, wave, from_json(content), config.seed, known)
+
+
+def _so_far(directory: SweepDirectory, phase: Phase) -> list[TrialSpec]:
+    """Return the trials of a phase's waves that are drawn."""
+    return [spec for drawn in read_waves(directory.phase(phase.kind, phase.name)) for spec in drawn]
 
 
 def _start(config: SweepConfig, directory: SweepDirectory) -> list[dict[str, Value]]:
@@ -96,17 +102,24 @@ def _start(config: SweepConfig, directory: SweepDirectory) -> list[dict[str, Val
 
 
 def _final(
-    directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, before: Phase
+    directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, before: Phase, wave: int
 ) -> list[TrialSpec]:
-    found = [(stage, finished(read_phase(directory, stage), plan)) for stage in plan.stages]
+    phases = (*plan.stages, phase)
+    found = [finished(read_phase(directory, one), plan) for one in phases]
+    seen = [
+        observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)
+    ]
+    *earlier, last, own = found
     known = Known(
-        before=found[-1][1],
-        earlier=[item for _, items in found[:-1] for item in items],
-        history=[seen for stage, items in found for seen in observations(items, relative_scale(plan, stage))],
+        before=last,
+        earlier=[item for items in earlier for item in items],
+        own=own,
+        history=[one for part in seen for one in part],
+        drawn=_so_far(directory, phase),
     )
     space = from_json(read_json(directory.phase(before.kind, before.name).space))
     seeds = phase.trials // phase.survivors
-    return final_trials(phase, seeds, config.seed, space, before.sampler, known)
+    return final_trials(phase, seeds, config.seed, space, before.sampler, known, wave)
 
 
 def _ranges(

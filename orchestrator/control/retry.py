@@ -27,7 +27,8 @@ def retry(sweep: Sweep) -> int:
         wishes: list[Retry] = []
         for known in facts.phases:
             failed = {trial for trial, outcome in known.outcomes.items() if outcome.state == FAILED}
-            failed |= set(known.exhausted(sweep.config.slurm.attempts))
+            # One that is being run again already needs no wish, which would have it run twice.
+            failed |= set(known.attempts()) - set(known.outcomes) - known.with_cluster()
             if failed:
                 last = max((submission.number for submission in known.submissions), default=0)
                 wishes.append(Retry(phase=known.phase.name, trials=frozenset(failed), submission=last))

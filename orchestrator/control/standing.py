@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.control.agreements import agreements
@@ -59,6 +59,8 @@ class Standing:
     hours: float
     planned_hours: float | None
     seconds_left: float | None
+    # tasks in the cluster's queue, by its own word for why they wait
+    waiting: Mapping[str, int] = field(default_factory=dict)
     # how far rankings carry over, for each two phases that follow each other
     agreements: tuple[trust.Agreement, ...] = ()
 
@@ -90,6 +92,7 @@ def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share:
         hours=sum(phase.hours for phase in phases),
         planned_hours=plan.total.hours,
         seconds_left=_seconds_left(plan, phases, slots),
+        waiting=decision.waiting,
         agreements=agreements(plan, facts.phases),
     )
 
@@ -99,12 +102,13 @@ def _phase(known: PhaseFacts, plan: Plan, attempts: int, share: float) -> PhaseS
     given_up = known.given_up(attempts)
     states = Counter(outcome.state for outcome in known.outcomes.values())
     seconds = sum(outcome.seconds for outcome in known.outcomes.values())
-    ranked = sorted(
-        (outcome.metrics[plan.metric] * (1 if plan.mode == "max" else -1), outcome.trial)
+    sign = 1 if plan.mode == "max" else -1
+    ranked = (
+        (sign * outcome.metrics[plan.metric], outcome.trial)
         for outcome in known.outcomes.values()
         if outcome.state == COMPLETED and math.isfinite(outcome.metrics.get(plan.metric, math.nan))
     )
-    best = ranked[-1][1] if ranked else ""
+    best = max(ranked, default=(0.0, ""))[1]
     begun = {trial for trials in known.started.values() for trial in trials}
     lost = {t for s in known.submissions for index in s.losses for t in s.intent.tasks[index]}
     return PhaseStanding(

@@ -18,8 +18,14 @@ ETA = 3
 # What one trial of a stage trains, as shares of a full-scale training; a large dataset has one more below.
 SCALES = (1 / 27, 1 / 9, 1 / 3)
 LARGE_SAMPLES, LARGE_SCALE = 1_000_000, 1 / 81
-# The share of the budget that is left for the final runs where nobody says.
-FINAL_SHARE = 0.3
+# The share of the budget that is left for the final runs where nobody says: the second one from so many
+# trainings on, as much less as a budget is smaller, and no less than the first. What smaller scales can tell
+# is soon told, and full scale tells the rest.
+FINAL_SHARE, MOST_FINAL_SHARE, LARGE_BUDGET = 0.3, 0.5, 20
+# So many settings are tried at full scale before any has a second seed.
+MOST_TOP = 10
+# Where nobody says, the final runs are drawn in up to so many waves, of about so many settings or more.
+FINAL_WAVES, LEAST_FINAL_WAVE = 4, 2
 # Less data than this tell settings apart by chance: samples in all, and of each class.
 LEAST_SAMPLES, LEAST_CLASS_SAMPLES = 50, 2
 # Once the data can't shrink further, epochs do, down to this share: a shorter training is another one.
@@ -99,6 +105,7 @@ class AutoLadder:
     stages: tuple[AutoStage, ...]
     top: int
     seeds: int
+    final_waves: int
     exploration: float
     left_out: tuple[tuple[float, str], ...] = ()
 
@@ -142,7 +149,10 @@ def auto_stages(
     floor = _least_data(full_samples, num_classes) if data else 1.0
     rungs, left_out = _rungs(scales, floor, full_epochs, overhead, data=data)
     least = max(LEAST_FIRST, top or 0) * trial_cost(rungs[0], overhead)
+    free = top is None
     top, seeds = _final_runs(budget, least, top, seeds, share)
+    while free and top > DEFAULT_TOP and not _offers(rungs, top, budget - top * seeds, overhead):
+        top -= 1
     exploration = budget - top * seeds
     if exploration < least * (1 - 1e-9):
         affordable = math.floor(budget / trial_cost(rungs[0], overhead))
@@ -152,9 +162,10 @@ def auto_stages(
         rungs.pop()
     counts = _counts(rungs, exploration, overhead)
     stages = _stages(rungs, counts, overhead, top, max(LEAST_WAVE, at_once))
+    top = min(top, stages[-1].trials)
     return AutoLadder(
-        stages=stages, top=min(top, stages[-1].trials), seeds=seeds, exploration=exploration,
-        left_out=tuple(left_out),
+        stages=stages, top=top, seeds=seeds, final_waves=_final_waves(top, seeds, at_once) if free else 1,
+        exploration=exploration, left_out=tuple(left_out),
     )  # fmt: skip
 
 
@@ -217,16 +228,30 @@ def _final_runs(
     if top is not None and seeds is not None:
         return top, seeds
     # Even one run must leave the stages what they need at the least.
-    runs = min(budget * (FINAL_SHARE if share is None else share), budget - least)
+    runs = min(budget * (final_share(budget) if share is None else share), budget - least)
     count = max(1, math.floor(runs + 1e-9))
     if share is None:
-        count = min(count, DEFAULT_TOP * DEFAULT_SEEDS)
+        count = min(count, MOST_TOP * DEFAULT_SEEDS)
     if top is not None:
         return top, max(1, min(count // top, DEFAULT_SEEDS) if share is None else count // top)
     if seeds is None:
-        seeds = max(1, min(DEFAULT_SEEDS, count // DEFAULT_TOP))
+        seeds = max(1, min(DEFAULT_SEEDS, count // MOST_TOP))
     top = max(1, count // seeds)
-    return (min(top, DEFAULT_TOP) if share is None else top), seeds
+    return (min(top, MOST_TOP) if share is None else top), seeds
+
+
+def final_share(budget: float) -> float:
+    """Return the share of a budget in trainings that is left for the final runs where nobody says."""
+    return min(MOST_FINAL_SHARE, max(FINAL_SHARE, MOST_FINAL_SHARE * budget / LARGE_BUDGET))
+
+
+def _final_waves(top: int, seeds: int, at_once: int) -> int:
+    """Return in how many waves the final runs are drawn: no more than they would take one after another.
+
+    A wave waits for all runs of the one before, so waves smaller than what runs side by side cost time.
+    """
+    least = max(LEAST_FINAL_WAVE, math.ceil(at_once / seeds))
+    return max(1, min(FINAL_WAVES, math.ceil(top / least)))
 
 
 def _counts(rungs: Sequence[Rung], exploration: float, overhead: float) -> list[int]:
@@ -237,6 +262,11 @@ def _counts(rungs: Sequence[Rung], exploration: float, overhead: float) -> list[
     left = exploration - sum(count * cost for count, cost in zip(counts, costs, strict=True))
     counts[0] += max(0, math.floor(left / costs[0] + 1e-9))
     return [min(count, MOST_TRIALS) for count in counts]
+
+
+def _offers(rungs: Sequence[Rung], top: int, exploration: float, overhead: float) -> bool:
+    """Say whether the largest scale has as many trials as there are settings in the final runs."""
+    return _counts(rungs, exploration, overhead)[-1] >= top
 
 
 def _worth_it(counts: Sequence[int], top: int) -> bool:

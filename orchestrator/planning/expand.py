@@ -76,10 +76,11 @@ def expand(config: SweepConfig, size: DatasetSize, file: object) -> Expanded:
     ladder = _fit(_ladder(config, size, budget, worth, full, file), config, size, full, worth)
     config.stages = {stage.name: _stage(stage) for stage in ladder.stages}
     asked_share = config.final.share
-    config.final = replace(config.final, top=ladder.top, seeds=ladder.seeds, share=None)
+    waves = config.final.waves or ladder.final_waves
+    config.final = replace(config.final, top=ladder.top, seeds=ladder.seeds, waves=waves, share=None)
     notes = (
         _about_budget(budget, worth, price, full),
-        *_about_finals(ladder, worth.trainings, asked_share),
+        *_about_finals(ladder, waves, worth.trainings, asked_share),
         _about_stages(ladder),
         *_about_left_out(ladder),
         *_calibrate(config, budget, price),
@@ -90,7 +91,8 @@ def expand(config: SweepConfig, size: DatasetSize, file: object) -> Expanded:
 def _check_counts(config: SweepConfig, file: object) -> None:
     """Refuse counts of the final runs that make no sense, before anything is worked out from them."""
     final = config.final
-    for key, value, least in (("top", final.top, 0), ("seeds", final.seeds, 1), ("epochs", final.epochs, 1)):
+    counts = ("top", final.top, 0), ("seeds", final.seeds, 1), ("epochs", final.epochs, 1)
+    for key, value, least in (*counts, ("waves", final.waves, 1)):
         if value is not None and value < least:
             raise UserError(f"{value} is too few; the least is {least}", file=file, key=f"final.{key}")
     if final.share is None:
@@ -240,7 +242,9 @@ def _about_budget(budget: Budget, worth: _Worth, price: Price, full: FullScale) 
     return f"The budget is {budget.show()}, {show_amount(worth.trainings)} trainings: {training}{taking}."
 
 
-def _about_finals(ladder: AutoLadder, trainings: float, asked: float | None) -> tuple[str, ...]:
+def _about_finals(
+    ladder: AutoLadder, waves: int, trainings: float, asked: float | None
+) -> tuple[str, ...]:
     if not ladder.top:
         return ("There are no final runs (final.top is 0), so the last stage is at full scale.",)
     count = ladder.top * ladder.seeds
@@ -248,8 +252,10 @@ def _about_finals(ladder: AutoLadder, trainings: float, asked: float | None) -> 
     seeds = f"{ladder.seeds} seed{'s' * (ladder.seeds > 1)}"
     part = f"{count / trainings:.0%}" if count > 0.01 * trainings else "less than 1%"
     wish = "" if asked is None else f"; {asked:.0%} was asked for"
+    chosen = "" if waves == 1 else f", chosen in {waves} waves, each by what full scale gave until then"
     return (
-        f"The final runs get {count} of {_trainings(trainings)} ({part}{wish}): {settings} from {seeds}.",
+        f"The final runs get {count} of {_trainings(trainings)} ({part}{wish}): {settings} from {seeds}"
+        f"{chosen}.",
     )
 
 

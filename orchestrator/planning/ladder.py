@@ -105,7 +105,9 @@ def _final(config: SweepConfig, size: DatasetSize, price: Price) -> Phase:
     scale = Scale(data=1.0, epochs=final.epochs, checkpoints=final.checkpoints)
     return _sized(
         config, size, price,
-        Phase(kind=FINAL, name=FINAL, trials=top * seeds, scale=scale, survivors=top),
+        Phase(
+            kind=FINAL, name=FINAL, trials=top * seeds, scale=scale, survivors=top, waves=final.waves or 1
+        ),
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ class Phase:
     cost: Cost = field(default_factory=Cost)
     # what one trial trains, as a share of one training at full scale; None where it is not known
     share: float | None = None
-    # the stage's trials are drawn in so many parts, each from what is known by then
+    # the trials are drawn in so many parts, each from what is known by then
     waves: int = 1
     # the share of its trials with which the stage may close
     close: float = 1.0
@@ -81,6 +81,10 @@ class Phase:
         """How many trials each wave is planned to draw; the repeats are the last wave."""
         if self.sizes:
             return self.sizes
+        if self.kind == FINAL:
+            # Whole settings, each with all its seeds.
+            seeds = self.trials // self.survivors
+            return tuple(seeds * len(range(wave, self.survivors, self.waves)) for wave in range(self.waves))
         # What was promoted is in the first one.
         first = min(self.trials, max(math.ceil(self.trials / self.waves), self.survivors + self.controls))
         rest, waves = self.trials - first, self.waves - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Known:
         history: all results of all stages, for samplers that learn.
         trust: how far rankings carry over between the last two scales; None: not measured.
         start: settings to try first.
-        drawn: how many trials the stage has already.
+        drawn: the trials that the phase has already, those without a result among them.
         scale: what a trial of the stage trains, as a share of a full-scale training.
     """
 
@@ -52,7 +52,7 @@ class Known:
     history: Sequence[Observation] = ()
     trust: Agreement | None = None
     start: Sequence[Mapping[str, Any]] = ()
-    drawn: int = 0
+    drawn: Sequence[TrialSpec] = ()
     scale: float | None = None
 
 
@@ -94,7 +94,7 @@ def wave_trials(
             origin=pick.origin,
             parent=pick.parent,
         )
-        for index, pick in enumerate(picks, known.drawn)
+        for index, pick in enumerate(picks, len(known.drawn))
     ]
 
 
@@ -105,8 +105,13 @@ def final_trials(
     space: Sequence[Parameter],
     sampler: str,
     known: Known,
+    wave: int = 0,
 ) -> list[TrialSpec]:
-    """Work out the final runs: the best settings times the seeds, every setting's first seed first.
+    """Work out one wave of the final runs: its settings times the seeds, every setting's first seed first.
+
+    The first wave has the best settings so far. In a later one the model says, by what these gave at full
+    scale, which settings are likely to be better still, new ones among them; other samplers go on with the
+    next best.
 
     Args:
         phase: the final runs.
@@ -115,20 +120,43 @@ def final_trials(
         space: the ranges of the last stage.
         sampler: of the last stage: `model` has the model say which settings are best.
         known: `before` is the last stage; the model may also take settings that ran in earlier ones alone.
+            `own` and `drawn` are the final runs of earlier waves.
+        wave: counted from 0.
     """
-    chosen = promoted(sampler, space, known.before, phase.survivors, known.history, known.earlier)
+    count = phase.wave_sizes[wave] // seeds
+    picks = _final_picks(count, derive_seed(seed, FINAL, wave), space, sampler, known) if count else []
     return [
         TrialSpec(
-            trial_id=f"{FINAL}-{repeat * len(chosen) + index:05d}",
-            setting_id=setting_id(merit.params),
-            params=merit.params,
+            trial_id=f"{FINAL}-{len(known.drawn) + repeat * len(picks) + index:05d}",
+            setting_id=setting_id(pick.params),
+            params=dict(pick.params),
             seed=seed + repeat,
-            origin=SURVIVOR,
-            parent=merit.trial_id,
+            origin=pick.origin,
+            parent=pick.parent,
         )
         for repeat in range(seeds)
-        for index, merit in enumerate(chosen)
+        for index, pick in enumerate(picks)
     ]
+
+
+def _final_picks(
+    count: int, seed: int, space: Sequence[Parameter], sampler: str, known: Known
+) -> list[_Pick]:
+    """Return so many settings that have no final run yet."""
+    taken = {spec.setting_id: spec.params for spec in known.drawn}
+    if known.own and sampler == "model":
+        from orchestrator.planning.sampling.model import improve
+
+        lower = _untaken([*known.earlier, *known.before], taken)
+        better = improve(
+            space, count, seed, known.history, [spec.params for spec in lower.values()],
+            ran=[item.spec.params for item in known.own], taken=list(taken.values()),
+        )  # fmt: skip
+        if better:
+            return [_pick(params, lower) for params in better]
+    best = promoted(sampler, space, known.before, len(taken) + count, known.history, known.earlier)
+    others = [merit for merit in best if setting_id(merit.params) not in taken]
+    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in others[:count]]
 
 
 def promoted(
@@ -230,25 +258,30 @@ def _new(
     phase: Phase, space: Sequence[Parameter], count: int, seed: int, known: Known, picks: Sequence[_Pick]
 ) -> list[_Pick]:
     """Return what else a wave runs: new settings, and with the model also settings of the stage before."""
-    taken = [item.spec.params for item in known.own] + [pick.params for pick in picks]
+    taken = [spec.params for spec in known.drawn] + [pick.params for pick in picks]
     if phase.sampler != "model":
         fresh = sample(space, count, phase.sampler, seed, known.history, scale=known.scale, taken=taken)
         return [_Pick(params, SAMPLED) for params in fresh]
     from orchestrator.planning.sampling.model import propose
 
-    names = {setting_id(params) for params in taken}
-    lower = {
-        item.spec.setting_id: item.spec
-        for item in known.before
-        if item.spec.setting_id not in names and math.isfinite(item.objective)
-    }
+    lower = _untaken(known.before, {setting_id(params) for params in taken})
     fresh = propose(space, count, seed, known.history, [spec.params for spec in lower.values()], taken=taken)
-    return [
-        _Pick(params, SURVIVOR, lower[setting_id(params)].trial_id)
-        if setting_id(params) in lower
-        else _Pick(params, SAMPLED)
-        for params in fresh
-    ]
+    return [_pick(params, lower) for params in fresh]
+
+
+def _untaken(finished: Sequence[Finished], taken: Collection[str]) -> dict[str, TrialSpec]:
+    """Return the settings that did not diverge and are not taken, each with the last trial of it."""
+    return {
+        item.spec.setting_id: item.spec
+        for item in finished
+        if item.spec.setting_id not in taken and math.isfinite(item.objective)
+    }
+
+
+def _pick(params: Mapping[str, Any], lower: Mapping[str, TrialSpec]) -> _Pick:
+    """Say of a setting that the model proposes whether it ran at a smaller scale."""
+    known = lower.get(setting_id(params))
+    return _Pick(params, SURVIVOR, known.trial_id) if known else _Pick(params, SAMPLED)
 
 
 def derive_seed(*parts: object) -> int:

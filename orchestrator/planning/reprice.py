@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.planning.auto import FINAL_SHARE, LEAST_FIRST, LEAST_TRIALS, MOST_TRIALS
+from orchestrator.planning.auto import LEAST_FIRST, LEAST_TRIALS, MOST_TRIALS, final_share
 from orchestrator.planning.budget import TOLERANCE, Budget, parse_budget, run_cost, show_amount
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan
@@ -28,11 +28,12 @@ MOST_GROWTH = 4.0
 class Spent:
     """What one phase has spent so far.
 
-    `drawn` trials are frozen, in `waves` waves. `whole` of them ran to their end in `whole_seconds` together;
+    `drawn` trials of so many `settings` are frozen, in `waves` waves. `whole` of them ran to their end in `whole_seconds` together;
     `partial` ended before (pruned, diverged, failed). The rest are taken to cost what a whole one does.
     """
 
     drawn: int = 0
+    settings: int = 0
     waves: int = 0
     whole: int = 0
     whole_seconds: float = 0.0
@@ -75,6 +76,7 @@ def spent(known: PhaseFacts) -> Spent:
     partial = [o.seconds for o in known.outcomes.values() if o.state != COMPLETED]
     return Spent(
         drawn=len(known.trials),
+        settings=len({trial.setting_id for trial in known.trials}),
         waves=known.waves,
         whole=len(whole),
         whole_seconds=_sum(whole),
@@ -110,7 +112,8 @@ def reprice(
         return Repriced(plan=_calibrating(plan, index, measured), used=used)
     known = {name: cost for name, cost in costs.items() if cost is not None}
     if following.kind == FINAL:
-        return _reprice_final(plan, following, known, used, budget, where)
+        past = measured.get(following.name, Spent())
+        return _reprice_final(plan, following, past, known[following.name], used, budget, where)
     if _uncertain(measured, budget, price):
         plan = _calibrating(plan, index, measured)
     return _reprice_stages(plan, index, measured, known, used, budget, where)
@@ -268,25 +271,37 @@ def _reprice_stages(
 
 
 def _reprice_final(
-    plan: Plan, final: Phase, costs: Mapping[str, float], used: float, budget: Budget, where: str
+    plan: Plan, final: Phase, past: Spent, cost: float, used: float, budget: Budget, where: str
 ) -> Repriced:
-    """Run as many of the final runs as are paid for: fewer seeds first, then fewer settings."""
-    cost = costs[final.name]
+    """Run as many of the final runs as are paid for: fewer seeds first, then fewer settings.
+
+    Once a wave of them is drawn, every further setting has as many seeds as those have.
+    """
+    seeds = past.drawn // past.settings if past.settings else final.trials // final.survivors
+    planned = final.survivors * seeds
     left = max(0.0, budget.amount - used)
-    paid = math.floor((left + budget.amount * TOLERANCE) / cost + TOLERANCE) if cost > 0 else final.trials
-    if paid >= final.trials:
+    paid = planned
+    if cost > 0:
+        paid = past.drawn + math.floor((left + budget.amount * TOLERANCE) / cost + TOLERANCE)
+    if paid >= planned and not past.waves:
         return Repriced(plan=plan, used=used)
-    asked = Budget(amount=_up(used + final.trials * cost), unit=budget.unit)
-    more = _allow_more(asked, where)
+    asked = Budget(amount=_up(used + (planned - past.drawn) * cost), unit=budget.unit)
     needs = f"of the budget of {budget.show()}, {show_amount(left)} are left; one final run needs "
-    needs += show_amount(cost)
+    needs += f"{show_amount(cost)}. {_allow_more(asked, where)}"
     if paid < 1:
-        return Repriced(plan=plan, used=used, stop=f"{needs}. {more}")
-    top = min(final.survivors, paid)
-    trials = top * max(1, paid // top)
-    smaller = replace(final, trials=trials, survivors=top)
-    note = f"{trials} of the {final.trials} final runs: {needs}. {more}"
-    return Repriced(plan=_with(plan, smaller), used=used, note=note)
+        return Repriced(plan=plan, used=used, stop=needs)
+    if past.settings:
+        top = min(final.survivors, max(past.settings, paid // seeds))
+    else:
+        top = min(final.survivors, paid)
+        seeds = min(seeds, paid // top)
+    trials = top * seeds
+    # What is not paid for leaves the waves that are to come smaller, or empty.
+    ahead = _even(top - past.settings, final.waves - past.waves)
+    sizes = (*_even(past.drawn, past.waves), *(seeds * settings for settings in ahead))
+    fitted = _with(plan, replace(final, trials=trials, survivors=top, sizes=sizes))
+    note = f"{trials} of the {planned} final runs: {needs}" if trials < planned else ""
+    return Repriced(plan=fitted, used=used, note=note)
 
 
 def _allow_more(asked: Budget, where: str) -> str:
@@ -304,9 +319,14 @@ def _reserve(plan: Plan, costs: Mapping[str, float], budget: Budget) -> float:
     cost = costs[final.name]
     if not plan.auto or not budget.in_hours:
         return final.trials * cost
-    planned = [(phase.share or 0.0) * phase.runs for phase in plan.phases if phase.kind != ENSEMBLE]
-    share = max(FINAL_SHARE, final.trials / sum(planned) if final.share and sum(planned) else 0.0)
-    return min(final.trials, max(1, math.floor(share * budget.amount / cost))) * cost if cost > 0 else 0.0
+    if cost <= 0:
+        return 0.0
+    share = final_share(budget.amount / cost)
+    planned = sum((phase.share or 0.0) * phase.runs for phase in plan.phases if phase.kind != ENSEMBLE)
+    if final.share and planned and final.trials > math.ceil(final_share(planned) * planned):
+        # A larger share was asked for.
+        share = max(share, final.trials / planned)
+    return min(final.trials, max(1, math.floor(share * budget.amount / cost))) * cost
 
 
 def _growth(plan: Plan, budget: Budget) -> float:
@@ -319,7 +339,11 @@ def _growth(plan: Plan, budget: Budget) -> float:
 def _least(plan: Plan, phase: Phase) -> int:
     """Return the fewest trials worth beginning a stage for."""
     least = LEAST_FIRST if phase == plan.stages[0] else LEAST_TRIALS
-    return max(least, plan.final.survivors) if plan.final and phase == plan.stages[-1] else least
+    final = plan.final
+    if final is None or phase != plan.stages[-1]:
+        return least
+    # Later waves of the final runs have new settings too.
+    return max(least, final.wave_sizes[0] * final.survivors // final.trials)
 
 
 def _to_come(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
 from orchestrator.planning.narrowing.holding import AUTO
 from orchestrator.planning.sampling.start_from import starting_settings
+from orchestrator.planning.validate_slurm import validate_slurm
 from orchestrator.planning.validate_space import validate_space
 from orchestrator.schema import (
     CLASS_RULES,
@@ -221,10 +222,14 @@ def _end(config: SweepConfig, check: _Check) -> None:
     check.at_least("final.top", config.final.top, 0)
     check.at_least("final.seeds", config.final.seeds, 1)
     check.at_least("final.epochs", config.final.epochs, 1)
+    check.at_least("final.waves", config.final.waves, 1)
     check.at_least("final.checkpoints", config.final.checkpoints, 1 if top else 0)
     last, stage = list(config.stages.items())[-1]
     if top > stage.trials:
         check.fail("final.top", f"{top} settings can't come from the {stage.trials} trials of '{last}'")
+    if 0 < top < (config.final.waves or 1):
+        problem = f"{top} setting{'s' * (top > 1)} can't be chosen in {config.final.waves} waves"
+        check.fail("final.waves", problem, f"The most is one for each setting: final.waves={top}")
     if top and config.final.epochs is not None and "epochs" not in config.jobs.scale:
         check.fail("final.epochs", "the job has no place for it", "Name the key under jobs.scale.epochs")
     for member in config.ensemble.members:
@@ -247,3 +252,4 @@ def _cluster(config: SweepConfig, check: _Check) -> None:
     check.at_least("slurm.task_minutes", slurm.task_minutes, 0)
     if slurm.mem_gb is not None and not slurm.mem_gb > 0:
         check.fail("slurm.mem_gb", f"{slurm.mem_gb:g} is no amount of memory", "Write null for the default")
+    validate_slurm(slurm, check.file)

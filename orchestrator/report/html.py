@@ -100,7 +100,7 @@ def _plotly() -> str:
     """Return plotly.js, compressed: it is most of the page."""
     from plotly.offline import get_plotlyjs
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)).decode()
 
 
 def script_json(text: str) -> str:

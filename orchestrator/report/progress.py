@@ -58,9 +58,10 @@ class Progress:
     def act(self, action: Action) -> None:
         """Say what is being done."""
         match action:
-            case Submit(phase, tasks):
+            case Submit(phase, tasks, _, larger):
                 trials = _count(sum(len(task) for task in tasks), "trial")
-                self.note(f"{phase.name}: submitting {trials} in {_count(len(tasks), 'task')}")
+                more = ", with the larger request" if larger else ""
+                self.note(f"{phase.name}: submitting {trials} in {_count(len(tasks), 'task')}{more}")
             case MarkLost(phase, submission, task, reason):
                 self.note(f"{phase.name}: task {task} of submission {submission.number} was lost ({reason})")
             case Reconcile(phase, submission):

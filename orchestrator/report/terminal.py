@@ -112,7 +112,8 @@ def _story(phase: Phase, after: Phase | None) -> str:
         seeds = phase.trials // phase.survivors
         kept = phase.scale.checkpoints
         best = "the best setting" if phase.survivors == 1 else f"the best {phase.survivors} settings"
-        return f"{best} from {seeds} seed{'s' * (seeds > 1)}, {kept} checkpoints kept of each run"
+        waves = f", chosen in {phase.waves} waves" if phase.waves > 1 else ""
+        return f"{best} from {seeds} seed{'s' * (seeds > 1)}{waves}, {kept} checkpoints kept of each run"
     new = phase.trials - phase.survivors - phase.controls
     promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
     text = f"{promoted}{new} new settings by {phase.sampler}"
@@ -163,6 +164,9 @@ def standing_view(standing: Standing, spaces: Mapping[str, Sequence[Parameter]] 
             "" if phase.best is None else f"{phase.best:.4f}",
         )
     parts: list[RenderableType] = [_headline(standing), phases]
+    if standing.waiting:
+        reasons = (f"{count} ({reason})" for reason, count in standing.waiting.items())
+        parts.append(Text(f"tasks in the queue: {', '.join(reasons)}", style="dim"))
     parts += [Text(describe(one)) for one in standing.agreements]
     unreadable = sum(phase.unreadable for phase in standing.phases)
     if unreadable:

@@ -31,6 +31,22 @@ from orchestrator.sweep.files import replace_atomic
 Attempt = tuple[int, int, str, int]
 
 
+# What is said of a failure in a word, where its cause was told apart.
+_DIAGNOSES = {
+    records.MEMORY: "out of memory",
+    records.HUNG: "hung",
+    records.NO_PROGRESS: "no progress",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a task ran on and with: its GPU's name and the commit of the user's code."""
+
+    gpu: str = ""
+    git_commit: str = ""
+
+
 @dataclass(slots=True)
 class Fragment:
     """What one record file says; `reports` holds columns: trial, step, metric, value, time, start."""
@@ -39,6 +55,7 @@ class Fragment:
     outcomes: list[tuple[records.Outcome, int]] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
     reports: tuple[list[Any], ...] = field(default_factory=lambda: ([], [], [], [], [], []))
+    place: Place = Place()
     unreadable: int = 0
 
     def attempt(self, start: int) -> Attempt:
@@ -54,6 +71,7 @@ class Stage:
 
     trials: list[TrialSpec]
     outcomes: dict[str, records.Outcome]
+    places: dict[str, Place]
     starts: Counter[str]
     curves: pd.DataFrame
     reported: dict[str, dict[str, float]]
@@ -79,7 +97,9 @@ def read_fragments(paths: Sequence[Path]) -> list[Fragment]:
 def read_fragment(path: Path) -> Fragment:
     """Read one record file; lines that are torn or make no sense are counted and passed over."""
     record = records.read_file(path)
-    fragment = Fragment(path=path, unreadable=record.unreadable)
+    header = record.header
+    place = Place(gpu=text(str(header.get("gpu", ""))), git_commit=text(str(header.get("git_commit", ""))))
+    fragment = Fragment(path=path, place=place, unreadable=record.unreadable)
     lines, record.lines = record.lines, []
     for line in lines:
         kind, trial = line["kind"], line.get("trial")
@@ -131,6 +151,8 @@ def merge_stage(
     outcomes = records.counted(outcome for outcome, _ in found)
     attempt_of = {id(outcome): attempt for outcome, attempt in found}
     limits = {trial: attempt_of[id(outcome)] for trial, outcome in outcomes.items()}
+    place_of = {one.path.name: one.place for one in fragments}
+    places = {trial: place_of[attempt[2]] for trial, attempt in limits.items()}
     for trial, reason in given_up.items():
         if trial not in outcomes:
             outcomes[trial] = records.Outcome(
@@ -143,6 +165,7 @@ def merge_stage(
     return Stage(
         trials=trials,
         outcomes=outcomes,
+        places=places,
         starts=starts,
         curves=curves,
         reported=_reported(curves, metric),
@@ -271,6 +294,7 @@ def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping
     outcome = stage.outcomes[trial.trial_id]
     objective = outcome.metrics.get(plan["metric"]["name"])
     metrics = {**stage.reported.get(trial.trial_id, {}), **outcome.metrics}
+    place = stage.places.get(trial.trial_id, Place())
     return {
         "sweep": plan["name"],
         "trial_id": trial.trial_id,
@@ -289,5 +313,8 @@ def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping
         "gpu_seconds": outcome.seconds * outcome.gpus,
         "slurm_job_id": outcome.slurm_job_id,
         "host": outcome.host,
+        "gpu": place.gpu,
+        "git_commit": place.git_commit,
+        "diagnosis": _DIAGNOSES.get(outcome.cause, "") if outcome.state == records.FAILED else "",
         "error": outcome.error,
     }

@@ -40,6 +40,8 @@ _AFTER = [
     ("gpu_seconds", FLOAT),
     ("slurm_job_id", STRING),
     ("host", STRING),
+    ("gpu", STRING),
+    ("git_commit", STRING),
     ("diagnosis", STRING),
     ("error", STRING),
 ]

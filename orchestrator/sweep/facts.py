@@ -10,10 +10,13 @@ from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, plan_from_json
 from orchestrator.sweep import records
 from orchestrator.sweep.budgets import read_budget
-from orchestrator.sweep.directory import SweepDirectory, TrialSpec, read_waves
+from orchestrator.sweep.digest import Stamp
+from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, TrialSpec, read_trials
 from orchestrator.sweep.files import read_json
-from orchestrator.sweep.records import FAILED, Outcome
-from orchestrator.sweep.submissions import Submission, read_submissions
+from orchestrator.sweep.index import read_digests, write_index
+from orchestrator.sweep.memory import Remembered, listing, stamp, uncollected
+from orchestrator.sweep.records import FAILED, MEMORY, Outcome
+from orchestrator.sweep.submissions import Loss, Submission, read_submissions
 from orchestrator.sweep.timing import startup_seconds
 
 
@@ -44,6 +47,9 @@ class PhaseFacts:
     unreadable: int = 0
     # of a trial, besides its steps; None where the reports don't tell
     startup_seconds: float | None = None
+    # trials that ran out of memory and are to run with a larger request, and in which submission they did
+    # (`control.memory`)
+    short_of_memory: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def frozen(self) -> bool:
@@ -55,14 +61,14 @@ class PhaseFacts:
         """How many trials it has, those of waves to come among them."""
         return len(self.trials) + sum(self.phase.wave_sizes[self.waves :])
 
-    def attempts(self) -> dict[str, list[str]]:
-        """Return, for each trial that a lost task counts against, the reasons."""
-        blames: dict[str, list[str]] = {}
+    def attempts(self) -> dict[str, list[Loss]]:
+        """Return, for each trial that lost tasks count against, the losses."""
+        blames: dict[str, list[Loss]] = {}
         for submission in self.submissions:
             for loss in submission.losses.values():
                 for trial in loss.blamed:
                     if not self.forgiven(trial, submission.number):
-                        blames.setdefault(trial, []).append(loss.reason)
+                        blames.setdefault(trial, []).append(loss)
         return blames
 
     def forgiven(self, trial: str, submission: int) -> bool:
@@ -75,21 +81,25 @@ class PhaseFacts:
 
     def exhausted(self, attempts_allowed: int) -> dict[str, str]:
         """Return the trials that the cluster ended too often, with the reason."""
-        return {
-            trial: f"ended by the cluster {len(reasons)} times, last: {reasons[-1]}"
-            for trial, reasons in self.attempts().items()
-            if len(reasons) >= attempts_allowed and trial not in self.outcomes
-        }
+        ended: dict[str, str] = {}
+        for trial, losses in self.attempts().items():
+            if trial in self.outcomes:
+                continue
+            others = [loss for loss in losses if loss.cause != MEMORY]
+            # The same request runs out of the same memory again.
+            if len(others) < len(losses) and trial not in self.short_of_memory:
+                ended[trial] = f"out of memory ({losses[-1].reason}); see slurm.on_out_of_memory"
+            elif len(others) >= attempts_allowed:
+                ended[trial] = f"ended by the cluster {len(others)} times, last: {others[-1].reason}"
+        return ended
 
     def given_up(self, attempts_allowed: int) -> dict[str, str]:
         """Return the trials that will not be started again though they have no outcome, with the reason."""
         return {**self._left_behind(), **self.exhausted(attempts_allowed)}
 
-    def _left_behind(self) -> dict[str, str]:
-        """Return the trials that ended without an outcome when nobody waited for them any more."""
-        if not self.closed:
-            return {}
-        open_still = {
+    def with_cluster(self) -> set[str]:
+        """Return the trials of all tasks that may be in the queue or running, as far as is written down."""
+        return {
             trial
             for submission in self.submissions
             if not submission.abandoned
@@ -97,6 +107,12 @@ class PhaseFacts:
             if index not in submission.losses
             for trial in task
         }
+
+    def _left_behind(self) -> dict[str, str]:
+        """Return the trials that ended without an outcome when nobody waited for them any more."""
+        if not self.closed:
+            return {}
+        open_still = self.with_cluster()
         return {
             trial.trial_id: "its stage had closed"
             for trial in self.trials
@@ -104,6 +120,14 @@ class PhaseFacts:
             and trial.trial_id not in open_still
             and not self.wished(trial.trial_id)
         }
+
+
+_trials: Remembered[tuple[TrialSpec, ...]] = Remembered()
+_retries: Remembered[tuple[Retry, ...]] = Remembered()
+_submissions: Remembered[tuple[Submission, ...]] = Remembered()
+# facts without the submissions, and with them
+_ran: Remembered[PhaseFacts] = Remembered()
+_phases: Remembered[PhaseFacts] = Remembered()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,38 +211,74 @@ def _compacted(directory: SweepDirectory) -> int:
 
 
 def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
-    """Read the facts of one phase by itself; whether it has closed is seen with the next one alone."""
+    """Read the facts of one phase by itself; whether it has closed is seen with the next one alone.
+
+    What this process has read before and is still the same on disk is not read again.
+    """
     folder = directory.phase(phase.kind, phase.name)
-    waves = read_waves(folder)
-    if not waves:
-        return PhaseFacts(phase=phase)
-    retries = tuple(retry for retry in read_retries(directory) if retry.phase == phase.name)
-    trials = tuple(trial for wave in waves for trial in wave)
-    submissions = tuple(read_submissions(folder.submissions))
-    facts = PhaseFacts(phase=phase, retries=retries)
-    files = records.read_directory(folder.records)
-    planned = {trial.trial_id for trial in trials}
+    with uncollected():
+        # Each listing comes before what it lists is read: what changes in between is seen the next time. The
+        # records come last: of a task whose end is written down they hold all that it wrote.
+        waves = wave_stamps(folder)
+        if not waves:
+            return PhaseFacts(phase=phase)
+        trials = _trials.get(folder.path, waves, lambda: _read_waves(folder, len(waves)))
+        wished = listing(retries_path(directory), ".json")
+        retries = _retries.get(directory.path, wished, lambda: read_retries(directory))
+        sent = listing(folder.submissions, ".json")
+        submissions = _submissions.get(folder.path, sent, lambda: tuple(read_submissions(folder.submissions)))
+        ended = listing(folder.records, ".jsonl")
+        before = PhaseFacts(
+            phase=phase,
+            waves=len(waves),
+            trials=trials,
+            retries=tuple(retry for retry in retries if retry.phase == phase.name),
+        )
+        ran = _ran.get(
+            folder.path, (phase, waves, wished, ended), lambda: _read_records(folder, before, ended)
+        )
+        return _phases.get(
+            folder.path, (phase, waves, wished, sent, ended), lambda: replace(ran, submissions=submissions)
+        )
+
+
+def _read_waves(folder: PhaseDirectory, waves: int) -> tuple[TrialSpec, ...]:
+    return tuple(trial for number in range(waves) for trial in read_trials(folder.wave(number)))
+
+
+def _read_records(folder: PhaseDirectory, facts: PhaseFacts, files: Mapping[str, Stamp]) -> PhaseFacts:
+    """Return facts with what the record files say."""
+    digests = read_digests(folder.records, files)
+    planned = {trial.trial_id for trial in facts.trials}
     valid = (
         outcome
-        for file in files
-        for outcome in records.outcomes(file)
+        for digest in digests
+        for outcome in digest.outcomes
         if outcome.trial in planned
         and not (outcome.state == FAILED and facts.forgiven(outcome.trial, outcome.submission))
     )
     started: dict[tuple[int, int], set[str]] = {}
-    for file in files:
-        key = records.whole(file.header.get("submission")), records.whole(file.header.get("task"))
-        started.setdefault(key, set()).update(
-            str(line.get("trial")) for line in file.lines if line["kind"] == "start"
-        )
-    return PhaseFacts(
-        phase=phase,
-        waves=len(waves),
-        trials=trials,
+    for digest in digests:
+        key = records.whole(digest.header.get("submission")), records.whole(digest.header.get("task"))
+        started.setdefault(key, set()).update(digest.started)
+    return replace(
+        facts,
         outcomes=records.counted(valid),
-        submissions=submissions,
         started={key: frozenset(value) for key, value in started.items()},
-        retries=retries,
-        unreadable=sum(file.unreadable for file in files),
-        startup_seconds=startup_seconds(files),
+        unreadable=sum(digest.unreadable for digest in digests),
+        startup_seconds=startup_seconds(startup for digest in digests for startup in digest.startups),
     )
+
+
+def wave_stamps(folder: PhaseDirectory) -> tuple[Stamp, ...]:
+    """Return the stamps of a phase's frozen settings, wave by wave; a phase that has not begun has none."""
+    stamps: list[Stamp] = []
+    while (found := stamp(folder.wave(len(stamps)))) is not None:
+        stamps.append(found)
+    return tuple(stamps)
+
+
+def remember(directory: SweepDirectory, plan: Plan) -> None:
+    """Write beside the records what this process has read of them, where that spares the next one much."""
+    for phase in plan.phases:
+        write_index(directory.phase(phase.kind, phase.name).records)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,33 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and move it into place."""
+    with _temporary(path, write) as temporary:
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+
+
+def create_exclusive(path: Path, content: str) -> bool:
+    """Create a whole file unless it exists; True for exactly one of any number of callers."""
+    return create_from(path, lambda temporary: temporary.write_text(content))
+
+
+def create_from(path: Path, write: Callable[[Path], object]) -> bool:
+    """Let `write` fill a temporary file, and make it `path` unless that exists; True for exactly one caller.
+
+    A link is atomic on NFS too, where O_EXCL alone leaves a moment in which the file is there and empty.
+    """
+    with _temporary(path, write) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        sync_directory(path.parent)
+        return True
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, write: Callable[[Path], object]) -> Iterator[Path]:
+    """Give a file beside `path` that `write` has filled and that is on disk; it is gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A hidden name: Parquet readers and our own globs pass over it when a crash leaves it behind.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -32,33 +59,7 @@ def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync_directory(path.parent)
-
-
-def create_exclusive(path: Path, content: str) -> bool:
-    """Create a whole file unless it exists; True for exactly one of any number of callers.
-
-    Writes aside and links, which is atomic on NFS too, where O_EXCL alone leaves a moment in which the
-    file is there and empty.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "w") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        sync_directory(path.parent)
-        return True
+        yield temporary
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

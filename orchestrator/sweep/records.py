@@ -2,10 +2,12 @@
 
 A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
 
-- `task`: first line; who writes: token, submission, task, attempt, host, pid, slurm_job_id, gpus, cpus, time.
+- `task`: first line; who writes: token, submission, task, attempt, host, pid, slurm_job_id, gpus, cpus, time,
+  and on what: gpu (its name), python, orchestrator (versions), git_commit (of the user's code).
 - `start`: trial, time.
 - `report`: trial, step, metrics (name to number), time.
 - `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
+- `interrupted`: trial, time: its task was asked to end, and ended it without an outcome.
 - `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time, of a failed
   one its cause where that is known (memory, hung, no progress);
   of a pruned trial the metrics that it reported last, at `step`.
@@ -84,7 +86,7 @@ def number(value: Any) -> float:
     """Read a recorded number; anything that is none becomes NaN."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
@@ -119,31 +121,47 @@ def read_directory(directory: Path) -> list[RecordFile]:
 
 def outcomes(record: RecordFile) -> Iterator[Outcome]:
     """Give the outcomes in one record file; a line that makes no sense is none."""
-    header = record.header
+    place = where(record.header)
     for line in record.lines:
-        metrics = line.get("metrics")
-        if line["kind"] == "outcome" and line.get("state") in STATES and isinstance(metrics, dict):
-            yield Outcome(
-                trial=str(line.get("trial", "")),
-                state=line["state"],
-                metrics={str(name): number(value) for name, value in metrics.items()},
-                seconds=number(line.get("seconds", 0.0)),
-                error=str(line.get("error", "")),
-                cause=str(line.get("cause", "")),
-                step=whole(line.get("step")),
-                time=number(line.get("time", 0.0)),
-                submission=whole(header.get("submission")),
-                host=str(header.get("host", "")),
-                slurm_job_id=str(header.get("slurm_job_id", "")),
-                gpus=number(header.get("gpus", 0)),
-                cpus=number(header.get("cpus", 1)),
-            )
+        if (outcome := read_outcome(line, place)) is not None:
+            yield outcome
 
 
-def _age(outcome: Outcome) -> tuple[int, float, str]:
-    """Put outcomes in one order, whatever the files' was; a time that can't be read is the latest."""
-    time = math.inf if math.isnan(outcome.time) else outcome.time
-    return outcome.submission, time, repr(outcome)
+def read_outcome(line: Mapping[str, Any], place: Mapping[str, Any]) -> Outcome | None:
+    """Read an outcome from its line and from `where` it was; None where the line is no sound outcome."""
+    metrics = line.get("metrics")
+    if line["kind"] != "outcome" or line.get("state") not in STATES or not isinstance(metrics, dict):
+        return None
+    return Outcome(
+        trial=str(line.get("trial", "")),
+        state=line["state"],
+        metrics={str(name): number(value) for name, value in metrics.items()},
+        seconds=number(line.get("seconds", 0.0)),
+        error=str(line.get("error", "")),
+        cause=str(line.get("cause", "")),
+        step=whole(line.get("step")),
+        time=number(line.get("time", 0.0)),
+        **place,
+    )
+
+
+def where(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task's own line says of its outcomes: the fields of `Outcome` that are not a trial's."""
+    return {
+        "submission": whole(header.get("submission")),
+        "host": str(header.get("host", "")),
+        "slurm_job_id": str(header.get("slurm_job_id", "")),
+        "gpus": number(header.get("gpus", 0)),
+        "cpus": number(header.get("cpus", 1)),
+    }
+
+
+def _age(outcome: Outcome) -> tuple[float, int]:
+    """Return when an outcome came; a time that can't be read is the latest.
+
+    Not by submissions: a node that was cut off and taken for dead may write for the first one after the second.
+    """
+    return math.inf if math.isnan(outcome.time) else outcome.time, outcome.submission
 
 
 def counted(candidates: Iterable[Outcome]) -> dict[str, Outcome]:
@@ -155,6 +173,15 @@ def counted(candidates: Iterable[Outcome]) -> dict[str, Outcome]:
     chosen: dict[str, Outcome] = {}
     for outcome in sorted(candidates, key=_age):
         before = chosen.get(outcome.trial)
-        if before is None or before.state == FAILED:
+        if before is None or _replaces(outcome, before):
             chosen[outcome.trial] = outcome
     return chosen
+
+
+def _replaces(new: Outcome, before: Outcome) -> bool:
+    """Say whether an outcome counts in place of one that came before, or at the same moment."""
+    failed = before.state == FAILED
+    if not failed or new.state != FAILED:
+        tie = not failed and new.state != FAILED and _age(new) == _age(before)
+        return failed or (tie and repr(new) < repr(before))
+    return _age(new) > _age(before) or repr(new) > repr(before)

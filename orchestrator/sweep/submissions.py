@@ -51,10 +51,18 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A submission of which nothing runs or will run; `full` when the cluster had no room for it."""
+    """A submission of which nothing runs or will run.
+
+    Attributes:
+        reason: for a person to read.
+        time: seconds since the epoch.
+        refused: the cluster said no; otherwise it was interrupted.
+        full: it had no room for so much.
+    """
 
     reason: str
     time: float = 0.0
+    refused: bool = False
     full: bool = False
 
 

@@ -1,57 +1,45 @@
-"""A task's batch of trials: a fork server with the imports done, a child process for each trial."""
+"""A task's batch of trials: what is still to do of it, and the one record file that it writes."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import multiprocessing as mp
 import os
-import signal
+import platform
 import socket
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator import __version__
 from orchestrator.config import load_frozen
 from orchestrator.planning.plan import Phase
-from orchestrator.schema import SlurmConfig, SweepConfig, task_cores, trials_at_once
+from orchestrator.schema import SlurmConfig, SweepConfig, larger, task_cores, trials_at_once
 from orchestrator.sweep import records
-from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec
-from orchestrator.sweep.facts import read_phase, read_plan
-from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
-from orchestrator.sweep.submissions import read_intent
-from orchestrator.worker.child import Work, run_trial
-from orchestrator.worker.job import enter, modules
-from orchestrator.worker.preload import announce
+from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, TrialSpec
+from orchestrator.sweep.facts import PhaseFacts, read_phase, read_plan
+from orchestrator.sweep.provenance import git_commit
+from orchestrator.sweep.records import FAILED, MEMORY, Outcome
+from orchestrator.sweep.submissions import Intent, is_abandoned, read_intent
+from orchestrator.worker.ending import Ending, outcome_line
+from orchestrator.worker.gpu import gpu_name
+from orchestrator.worker.legs import no_progress, read_legs
 from orchestrator.worker.task import Task
 
-# How a cluster, a terminal or an administrator asks processes to end, a job step's all at once: a trial that
-# ends so has not failed, whether or not its task outlives it.
-ENDED_FROM_OUTSIDE = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGUSR1, -signal.SIGUSR2}
-# A child that was asked to end gets so long before it is made to.
-GRACE_SECONDS = 5.0
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """The trials that a task has to run, and all that running them takes.
 
-INTERRUPTED = "interrupted"
+    `config.slurm` is what the task was given: the larger request, where it was submitted with that.
+    """
 
-
-@dataclass
-class Child:
-    """A running trial, seen from its task."""
-
-    spec: TrialSpec
-    process: ForkServerProcess
-    connection: Connection
-    began: float
-    # the last report, and the line that ended it
-    report: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
+    directory: SweepDirectory
+    config: SweepConfig
+    phase: Phase
+    metric: str
+    todo: tuple[TrialSpec, ...]
 
 
 class RecordWriter:
@@ -67,13 +55,16 @@ class RecordWriter:
                 break
         else:
             raise RuntimeError(f"{folder} holds 10,000 attempts at one task")
-        self._synced = time.monotonic()
+        self._synced, self._whole = time.monotonic(), True
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; outcomes are flushed to disk, at most once a second."""
-        data = records.encode(line).encode()
+        # After a line that a signal or a full disk cut short, the next one begins on a line of its own.
+        data = (b"" if self._whole else b"\n") + records.encode(line).encode()
+        self._whole = False
         while data:
             data = data[os.write(self._handle, data) :]
+        self._whole = True
         if line["kind"] == "outcome" and time.monotonic() - self._synced > 1:
             self._sync()
 
@@ -87,27 +78,86 @@ class RecordWriter:
         self._synced = time.monotonic()
 
 
-def run_batch(task: Task) -> dict[str, int]:
-    """Run the trials of a task that have no outcome yet; returns how many ended in each state."""
+# Runs a batch, writing each trial's lines; returns how many ended in each state.
+Runner = Callable[[Batch, RecordWriter], dict[str, int]]
+
+
+def run_children(batch: Batch, writer: RecordWriter) -> dict[str, int]:
+    """Run each trial of a batch in a process of its own; see `children`."""
+    from orchestrator.worker import children
+
+    return children.run_children(batch, writer)
+
+
+def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
+    """Run the trials of a task that have no outcome yet; returns how many ended in each state.
+
+    A task of an abandoned submission or a cancelled sweep, which nobody counts on any more, does nothing.
+    """
     directory = SweepDirectory(Path(task.sweep))
     plan, config = read_plan(directory), load_frozen(directory.config)
     phase = next(phase for phase in plan.phases if phase.name == task.phase)
     folder = directory.phase(phase.kind, phase.name)
+    if directory.cancelled.exists() or is_abandoned(folder.submissions, task.submission):
+        return {}
     intent = read_intent(folder.submissions, task.submission)
+    if intent.larger:
+        config = replace(config, slurm=larger(config.slurm))
     known = read_phase(directory, phase)
     specs = {spec.trial_id: spec for spec in known.trials}
-    todo = [specs[trial] for trial in intent.tasks[task.index] if trial not in known.outcomes]
-    enter(directory, plan)
+    todo = [
+        specs[trial] for trial in intent.tasks[task.index] if not _done(known.outcomes.get(trial), intent)
+    ]
+    stuck = _stuck(todo, known, folder, config.slurm)
     writer = RecordWriter(folder.records, task)
     try:
-        writer.write(_header(task, intent.token, writer.attempt, config.slurm))
-        with _terminable():
-            return _run_all(directory, config, phase, plan.metric, todo, writer)
+        writer.write(_header(task, intent.token, writer.attempt, config.slurm, directory))
+        for trial, (seconds, ending) in stuck.items():
+            writer.write(outcome_line(trial, ending, seconds))
+        batch = Batch(
+            directory=directory,
+            config=config,
+            phase=phase,
+            metric=plan.metric,
+            todo=tuple(spec for spec in todo if spec.trial_id not in stuck),
+        )
+        states = run(batch, writer) if batch.todo else {}
     finally:
         writer.close()
+    return {**states, FAILED: states.get(FAILED, 0) + len(stuck)} if stuck else states
 
 
-def _header(task: Task, token: str, attempt: int, resources: SlurmConfig) -> dict[str, Any]:
+def _done(outcome: Outcome | None, intent: Intent) -> bool:
+    """Say whether a trial needs no run: for want of memory it gets another one, where this task has more."""
+    if outcome is None:
+        return False
+    return not (intent.larger and outcome.cause == MEMORY and outcome.submission < intent.number)
+
+
+def _stuck(
+    todo: Sequence[TrialSpec], known: PhaseFacts, folder: PhaseDirectory, slurm: SlurmConfig
+) -> dict[str, tuple[float, Ending]]:
+    """Return the trials that get no further leg after leg: how long these ran, and what is said of it."""
+    stuck = {}
+    for spec in todo:
+        trial = spec.trial_id
+        tasks = sorted(key for key, trials in known.started.items() if trial in trials)
+        # Most trials were never begun, and their records need not be read.
+        files = [
+            records.read_file(path)
+            for submission, index in tasks
+            for path in sorted(folder.records.glob(f"{submission:04d}-{index:04d}-*.jsonl"))
+        ]
+        wishes = [retry.submission for retry in known.retries if trial in retry.trials]
+        legs = read_legs(files, trial, folder.checkpoints(trial), max(wishes, default=0))
+        if (ending := no_progress(legs, slurm.timeout_min, slurm.attempts)) is not None:
+            stuck[trial] = sum(leg.seconds for leg in legs), ending
+    return stuck
+
+
+def _header(
+    task: Task, token: str, attempt: int, resources: SlurmConfig, directory: SweepDirectory
+) -> dict[str, Any]:
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     slots = trials_at_once(resources)
     return {
@@ -124,180 +174,9 @@ def _header(task: Task, token: str, attempt: int, resources: SlurmConfig) -> dic
         "gpus": resources.gpus_per_task / slots,
         "cpus": task_cores(resources) / slots,
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "gpu": gpu_name(),
+        "python": platform.python_version(),
+        "orchestrator": __version__,
+        "git_commit": git_commit(directory),
         "time": time.time(),
     }
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM (scancel, preemption) unwind this process, so that its children are ended with it."""
-
-    def leave(number: int, frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _fork_server(
-    directory: SweepDirectory, config: SweepConfig, phase: Phase, slots: int
-) -> ForkServerContext:
-    """Start the process that has imported everything and forks one child for each trial."""
-    # Trials side by side share the cores; libraries read this when they are imported.
-    threads = max(1, task_cores(config.slurm) // slots)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
-    context = mp.get_context("forkserver")
-    own = ["orchestrator.worker.child", "orchestrator.worker.job", "orchestrator.config"]
-    extra = ["orchestrator.worker.ensemble"] if phase.kind == ENSEMBLE else []
-    announce(str(directory.snapshot.resolve()), [*own, *extra, *modules(config)])
-    context.set_forkserver_preload(["orchestrator.worker.preload"])
-    # The imports are the task's, not its first trial's, whose seconds would otherwise be most of them.
-    warm = context.Process(target=int)
-    warm.start()
-    warm.join()
-    return context
-
-
-def _run_all(
-    directory: SweepDirectory,
-    config: SweepConfig,
-    phase: Phase,
-    metric: str,
-    todo: list[TrialSpec],
-    writer: RecordWriter,
-) -> dict[str, int]:
-    slots = min(trials_at_once(config.slurm), max(1, len(todo)))
-    context = _fork_server(directory, config, phase, slots)
-    waiting, running = list(reversed(todo)), dict[Connection, Child]()
-    states: Counter[str] = Counter()
-    try:
-        while waiting or running:
-            while waiting and len(running) < slots:
-                child = _start(context, directory, phase, waiting.pop(), writer)
-                running[child.connection] = child
-            for connection in wait(list(running)):
-                child = running[connection]  # type: ignore[index]
-                if not _receive(child, writer):
-                    del running[child.connection]
-                    states[_finish(child, metric, writer)] += 1
-    finally:
-        _end(list(running.values()))
-    return dict(states)
-
-
-def _start(
-    context: ForkServerContext, directory: SweepDirectory, phase: Phase, spec: TrialSpec, writer: RecordWriter
-) -> Child:
-    ours, theirs = context.Pipe()
-    work = Work(sweep=str(directory.path), phase=phase, spec=spec)
-    process = context.Process(target=run_trial, args=(work, theirs), name=spec.trial_id)
-    writer.write({"kind": "start", "trial": spec.trial_id, "time": time.time()})
-    began = time.monotonic()
-    process.start()
-    # With our copy closed, the child's death closes the pipe, whatever it died of.
-    theirs.close()
-    return Child(spec=spec, process=process, connection=ours, began=began)
-
-
-def _receive(child: Child, writer: RecordWriter) -> bool:
-    """Take one line from a child; False when there will be no more."""
-    try:
-        line = child.connection.recv()
-    except (EOFError, OSError):
-        return False
-    except Exception as error:  # a line cut short by the child's death does not unpickle
-        print(f"{child.spec.trial_id}: unreadable line ({error})", file=sys.stderr)
-        return False
-    if line["kind"] in ("report", "checkpoint"):
-        writer.write(line)
-        if line["kind"] == "report":
-            child.report = line
-        return True
-    child.last = line
-    return True
-
-
-def _finish(child: Child, metric: str, writer: RecordWriter) -> str:
-    child.process.join(GRACE_SECONDS)
-    if child.process.exitcode is None:
-        child.process.kill()
-        child.process.join()
-    child.connection.close()
-    if not child.last and child.process.exitcode in ENDED_FROM_OUTSIDE:
-        # Without an outcome it is the cluster's loss, and is taken up again from its last checkpoint.
-        print(
-            f"{child.spec.trial_id}: ended from outside by signal {-child.process.exitcode}", file=sys.stderr
-        )
-        return INTERRUPTED
-    state, metrics, error = judge(child.last, child.process.exitcode, metric)
-    stopped = {}
-    if state == PRUNED:
-        metrics, stopped = child.report.get("metrics", {}), {"step": child.report.get("step", 0)}
-    writer.write(
-        {
-            "kind": "outcome",
-            "trial": child.spec.trial_id,
-            "state": state,
-            "metrics": metrics,
-            "seconds": time.monotonic() - child.began,
-            "error": error,
-            "time": time.time(),
-            **stopped,
-        }
-    )
-    return state
-
-
-def judge(last: dict[str, Any], exitcode: int | None, metric: str) -> tuple[str, dict[str, float], str]:
-    """Say how a trial ended.
-
-    Args:
-        last: the last line its process sent, empty when there was none.
-        exitcode: of the process, negative for a signal.
-        metric: the sweep's metric, which the function must return.
-
-    Returns:
-        The state, the metrics it returned, and an error for a person to read.
-    """
-    kind = last.get("kind")
-    if kind == "stopped":
-        return PRUNED, {}, ""
-    if kind == "raise":
-        return FAILED, {}, last["error"]
-    if kind != "return":
-        return FAILED, {}, _death(exitcode)
-    metrics = last["metrics"]
-    if metrics is None:
-        return FAILED, {}, f"the training function returned nothing; it must return a dict with '{metric}'"
-    if not isinstance(metrics, dict):
-        return FAILED, {}, f"the training function returned {metrics}; it must return a dict with '{metric}'"
-    if metric not in metrics:
-        names = ", ".join(f"'{name}'" for name in metrics) or "no metric"
-        return FAILED, metrics, f"the sweep's metric '{metric}' was not returned; there is {names}"
-    return (COMPLETED if math.isfinite(metrics[metric]) else DIVERGED), metrics, ""
-
-
-def _death(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        try:
-            name = signal.Signals(-exitcode).name
-        except ValueError:
-            name = f"signal {-exitcode}"
-        hint = ": out of memory, perhaps" if name == "SIGKILL" else ""
-        return f"the trial's process was killed by {name}{hint}"
-    return f"the trial's process exited with status {exitcode} before the training function returned"
-
-
-def _end(children: list[Child]) -> None:
-    """End what still runs; the trials have no outcome and are taken up again."""
-    for child in children:
-        child.process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for child in children:
-        child.process.join(max(0.0, deadline - time.monotonic()))
-        if child.process.exitcode is None:
-            child.process.kill()

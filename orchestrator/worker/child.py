@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
-import sys
 import threading
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from orchestrator.errors import StopTrial
-from orchestrator.planning.plan import Phase
-from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, TrialSpec
+from orchestrator.sweep.directory import ENSEMBLE, TrialSpec
+from orchestrator.sweep.facts import read_plan
+from orchestrator.sweep.records import MEMORY
+from orchestrator.worker.job import enter, load_function, modules, trial_config
+from orchestrator.worker.rungs import Rungs
+from orchestrator.worker.shortage import out_of_disk, out_of_memory
+from orchestrator.worker.trial import Trial, always, as_number
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from orchestrator.worker.batch import Batch
 
-    from orchestrator.schema import SweepConfig
-    from orchestrator.worker.rungs import Rungs
-
+# Makes a trial's process write down the stacks of its threads; no cluster and no library of training uses it.
+DUMP_SIGNAL = signal.SIGQUIT
 # Origins of trials that are run to be compared with others.
 COMPARED = ("control", "repeat")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """All that a trial's process needs to know."""
+def prepare(batch: Batch, *, imports: bool) -> None:
+    """Enter the snapshot, and import from it once what all trials of a batch need."""
+    enter(batch.directory, read_plan(batch.directory))
+    if not imports:
+        return
+    extra = ["orchestrator.worker.ensemble"] if batch.phase.kind == ENSEMBLE else []
+    for module in [*extra, *modules(batch.config)]:
+        # What can't be imported is said by each trial that needs it, with a traceback, as its own failure.
+        with contextlib.suppress(Exception, SystemExit):
+            import_module(module)
 
-    sweep: str
-    phase: Phase
-    spec: TrialSpec
 
-
-def run_trial(work: Work, connection: Connection) -> None:
-    """Run one trial and send its lines, the last of them `return`, `stopped` or `raise`."""
-    faulthandler.enable()
-    # A Ctrl-C that reaches this process is somebody's wish to end it, not an exception of the user's code.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
+    """Run the trial that it is told and send its lines, the last of them `return`, `stopped` or `raise`."""
+    # Stacks go where the task finds them: it knows whose they are, and what to say of them.
+    faulthandler.enable(dumps)
+    faulthandler.register(DUMP_SIGNAL, dumps)
+    spec: TrialSpec = connection.recv()
     lock = threading.Lock()
 
     def send(line: dict[str, Any]) -> None:
@@ -49,7 +60,7 @@ def run_trial(work: Work, connection: Connection) -> None:
 
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
-        send({"kind": "return", "metrics": _metrics(_call(work, send))})
+        send({"kind": "return", "metrics": _metrics(_call(batch, spec, send))})
     except StopTrial:
         send({"kind": "stopped"})
     except BaseException as error:
@@ -57,34 +68,25 @@ def run_trial(work: Work, connection: Connection) -> None:
             error_text = f"the training function called sys.exit({error.code!r}) before it returned"
         else:
             error_text = _traceback(error)
-        send({"kind": "raise", "error": error_text})
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads and exit handlers that a user's libraries left behind can hang a process that is done.
-    connection.close()
-    os._exit(0)
+        cause = MEMORY if out_of_memory(error) else ""
+        send({"kind": "raise", "error": error_text, "cause": cause, "disk": out_of_disk(error)})
 
 
-def _call(work: Work, send: Any) -> Any:
-    from orchestrator.config import load_frozen
-    from orchestrator.worker.job import load_function, trial_config
-    from orchestrator.worker.trial import Trial, always
-
-    directory = SweepDirectory(Path(work.sweep))
-    config = load_frozen(directory.config)
-    if work.phase.kind == ENSEMBLE:
+def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None]) -> Any:
+    directory, config, phase = batch.directory, batch.config, batch.phase
+    if phase.kind == ENSEMBLE:
         from orchestrator.worker.ensemble import combine
 
         return combine(directory, config)
-    checkpoints = directory.phase(work.phase.kind, work.phase.name).checkpoints(work.spec.trial_id)
+    checkpoints = directory.phase(phase.kind, phase.name).checkpoints(spec.trial_id)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    own = trial_config(config, work.phase, work.spec)
-    rungs = _rungs(work, config, own)
+    own = trial_config(config, phase, spec)
+    rungs = _rungs(batch, spec, own)
     trial = Trial(
-        id=work.spec.trial_id,
-        stage=work.phase.name,
-        params=dict(work.spec.params),
-        seed=work.spec.seed,
+        id=spec.trial_id,
+        stage=phase.name,
+        params=dict(spec.params),
+        seed=spec.seed,
         checkpoint_dir=checkpoints,
         send=send,
         goes_on=rungs.worth_going_on if rungs else always,
@@ -93,31 +95,26 @@ def _call(work: Work, send: Any) -> Any:
     return train(own, trial)
 
 
-def _rungs(work: Work, config: SweepConfig, own: DictConfig) -> Rungs | None:
+def _rungs(batch: Batch, spec: TrialSpec, own: DictConfig) -> Rungs | None:
     """Return what judges a trial on its way; None where its stage prunes nothing."""
     # What runs for comparison is of use only when it runs to its end.
-    if not work.phase.prune or work.spec.origin in COMPARED:
+    config, phase = batch.config, batch.phase
+    if not phase.prune or spec.origin in COMPARED:
         return None
-    from omegaconf import OmegaConf
-
-    from orchestrator.worker.rungs import Rungs
-
     place = config.jobs.scale.get("epochs")
     epochs = OmegaConf.select(own, place) if place else None
     return Rungs(
-        records=SweepDirectory(Path(work.sweep)).phase(work.phase.kind, work.phase.name).records,
-        trial=work.spec.trial_id,
+        records=batch.directory.phase(phase.kind, phase.name).records,
+        trial=spec.trial_id,
         metric=config.metric.name,
         sign=1 if config.metric.mode == "max" else -1,
-        eta=work.phase.prune,
+        eta=phase.prune,
         epochs=int(epochs) if isinstance(epochs, int | float) and epochs >= 1 else None,
     )
 
 
 def _metrics(returned: Any) -> Any:
     """Make what a function returned fit to be sent; what is no mapping is described, not sent."""
-    from orchestrator.worker.trial import as_number
-
     if not hasattr(returned, "items"):
         return None if returned is None else f"{type(returned).__name__} {returned!r:.80}"
     return {str(name): as_number(name, value) for name, value in returned.items()}

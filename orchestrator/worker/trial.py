@@ -51,6 +51,13 @@ class Trial:
         if not self.goes_on(int(step), numbers):
             raise StopTrial(f"not among the best at step {step}")
 
+    def alive(self) -> None:
+        """Show that the trial is at work where there is no metric to report yet, as within a long epoch.
+
+        Without any line for `slurm.quiet_minutes` a trial is taken to hang and is ended.
+        """
+        self.send({"kind": "alive"})
+
     def keep(self, path: Path | str, step: int) -> None:
         """Offer a checkpoint file below `checkpoint_dir` as a member of the ensemble.
 

@@ -177,12 +177,14 @@ MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
-# The nodes' CPUs and memory are claimed, not real. Memory is scheduled, not enforced.
+# The nodes' CPUs and memory are claimed, not real. A job's memory is looked at now and then (every 30 seconds, or as often as
+# it says: --acctg-freq=task=1), and what has taken more than it asked for is killed.
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=100
+DefMemPerCPU=2000
 GresTypes=gpu
 
 MaxArraySize=10001

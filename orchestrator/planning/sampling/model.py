@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from orchestrator.planning.sampling.frame import ABSENT, Frame, frame_of
@@ -34,6 +35,8 @@ CANDIDATES, AROUND = 400, 10
 STEPS, MOVED = (0.02, 0.1, 0.2), 0.5
 # Draws from one set of candidates, and sets without a new setting before the space counts as used up.
 DRAWS, IDLE_ROUNDS = 24, 4
+# Settings of lower scales that are looked at for an improvement: those with the best expectation.
+MOST_KNOWN = 150
 # Where a diverged trial stands, and no result above, in distances from the middle to the best tenth.
 DIVERGED, BEST = -50.0, 20.0
 
@@ -136,6 +139,79 @@ def _propose(
             row, at = pool[index]
             gone.add(row)
             chosen.append(dict(known[at]) if at < len(known) else _setting(space, places[at - len(known)]))
+    return chosen
+
+
+def improve(
+    space: Sequence[Parameter],
+    count: int,
+    seed: int,
+    history: Sequence[Observation],
+    known: Sequence[Mapping[str, Any]],
+    *,
+    ran: Sequence[Mapping[str, Any]],
+    taken: Sequence[Mapping[str, Any]],
+) -> list[Setting]:
+    """Propose settings that should be better at full scale than the best of those that ran there.
+
+    Expected improvement (Jones, Schonlau and Welch, "Efficient Global Optimization of Expensive Black-Box
+    Functions", 1998): these are the last few trainings, with none after them to explore for. The settings are
+    chosen one after another, each as if those before it had given what is expected of them, which keeps them
+    apart (the kriging believer of Ginsbourger, Le Riche and Carraro, "Kriging Is Well-Suited to Parallelize
+    Optimization", 2010).
+
+    Args:
+        space: the ranges: new settings lie inside them.
+        count: how many.
+        seed: the same seed gives the same settings.
+        history: results at any scale.
+        known: settings of lower scales that may be proposed as well, wherever they lie.
+        ran: settings that ran at full scale, at least one: the best of them is to be improved on.
+        taken: settings that are not to be proposed.
+
+    Returns:
+        The settings, fewer where there are no others; none where too little is known for a model.
+    """
+    model = learn(space, history)
+    if model is None:
+        return []
+    with threadpool_limits(1):
+        old = [params for params in known if _fits(space, params)]
+        old = [old[at] for at in np.argsort(-model.mean(old), kind="stable")[:MOST_KNOWN]]
+        near = _best_expected(model, [seen for seen in history if _fits(space, seen.params)])
+        places = _candidates(space, near, np.random.default_rng(seed))
+        rows = np.vstack([model.frame.features(old), model.frame.features_at(space, places)])
+        incumbents, others = (
+            model.frame.features([params for params in some if _fits(space, params)]) for some in (ran, taken)
+        )
+        gone = {row.tobytes() for row in others}
+        free = np.array([row.tobytes() not in gone for row in rows])
+        chosen = _most_improving(model.posterior, rows, free, incumbents, count)
+    return [dict(old[at]) if at < len(old) else _setting(space, places[at - len(old)]) for at in chosen]
+
+
+def _most_improving(
+    posterior: Posterior, rows: Floats, free: NDArray[np.bool_], incumbents: Floats, count: int
+) -> list[int]:
+    """Return which of the free candidates (m, d) improve most on incumbents (n, d), one after another."""
+    from scipy.special import ndtr
+
+    best = float(posterior.expect(incumbents).max())
+    mean, covariance = posterior.predict(rows)
+    chosen: list[int] = []
+    while len(chosen) < count and free.any():
+        deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-10))
+        above = (mean - best) / deviation
+        density = np.exp(-(above**2) / 2) / math.sqrt(2 * math.pi)
+        gain = deviation * (above * ndtr(above) + density)
+        at = int(np.where(free, gain, -np.inf).argmax())
+        chosen.append(at)
+        # Several candidates may be the same setting.
+        free = free & (rows != rows[at]).any(axis=1)
+        best = max(best, float(mean[at]))
+        # As if the mean had come out: it stays what it is everywhere, and what is near becomes certain.
+        shared = covariance[:, at] / math.sqrt(covariance[at, at] + posterior.noise + 1e-9)
+        covariance = covariance - np.outer(shared, shared)
     return chosen
 
 

@@ -1,0 +1,92 @@
+"""What all commands share: naming a sweep on the command line, and how they end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.control.drive import Sweep
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+target_argument = click.argument("target", type=click.Path(path_type=Path))
+directory_argument = click.argument("directory", type=click.Path(path_type=Path))
+overrides_argument = click.argument("overrides", nargs=-1)
+
+
+def console() -> Console:
+    """Return where tables go."""
+    from rich.console import Console
+
+    return Console()
+
+
+def checked(overrides: Sequence[str]) -> list[str]:
+    """Return overrides as they are.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(f"'{text}' is no override", file="command line", hint="Write key=value")
+    return list(overrides)
+
+
+def open_target(target: Path, overrides: Sequence[str]) -> Sweep:
+    """Open a sweep by its directory, or plan a sweep file where that was not done yet."""
+    from orchestrator.control.drive import open_sweep
+    from orchestrator.sweep.directory import SweepDirectory
+
+    if target.is_dir():
+        if overrides:
+            raise UserError(
+                "the plan in a sweep's directory is frozen and takes no overrides",
+                file=target,
+                hint="Give the sweep file and another name: orchestrate run sweep.yaml name=... key=value",
+            )
+        return open_sweep(SweepDirectory(target.resolve()))
+    if target.exists() or target.suffix in (".yaml", ".yml"):
+        from orchestrator.control.create import freeze_plan, work_out
+
+        planned = work_out(target, checked(overrides))
+        if not planned.existing:
+            freeze_plan(planned)
+        return open_sweep(planned.directory)
+    raise UserError("there is no such sweep file or directory", file=target)
+
+
+def refuse_cancelled(sweep: Sweep) -> None:
+    """Refuse to drive what a person has stopped."""
+    if sweep.directory.cancelled.exists():
+        raise UserError(
+            "was cancelled",
+            file=short(sweep.directory.path),
+            hint=f"Go on with it: orchestrate retry {short(sweep.directory.path)}",
+        )
+
+
+def how_to_go_on(sweep: Sweep) -> str:
+    """Return the commands that drive a sweep, for a person to choose from."""
+    where = short(sweep.directory.path)
+    by_slurm = f", or orchestrate submit {where}" if sweep.config.slurm.executor == "slurm" else ""
+    return f"orchestrate run {where}{by_slurm}"
+
+
+def exit_status(state: str) -> int:
+    """Return what a command ends with when it leaves a sweep in a state."""
+    return 0 if state in ("running", "done", "cancelled") else 1
+
+
+def short(path: Path) -> Path:
+    """Return a path as it is shorter to read: from here, unless that leads upwards."""
+    relative = Path(os.path.relpath(path))
+    return path if relative.parts[:1] == ("..",) else relative
