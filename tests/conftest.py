@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import settings
@@ -29,13 +30,26 @@ def _why_no_slurm() -> str:
     return "" if answer.returncode == 0 else "SLURM does not run: sudo slurm/single_node/start.sh"
 
 
+def _missing(reason: str) -> NoReturn:
+    """Skip; fail where SLURM is required, as in CI."""
+    if os.environ.get("ORCHESTRATOR_REQUIRE_SLURM"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def slurm_answers() -> None:
-    """Skip without a running SLURM; fail where it is required, as in CI."""
+    """Skip without a running SLURM."""
     if reason := _why_no_slurm():
-        if os.environ.get("ORCHESTRATOR_REQUIRE_SLURM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _missing(reason)
+
+
+@pytest.fixture(scope="session")
+def two_nodes(slurm_answers: None) -> None:
+    """Skip with a single node."""
+    nodes = subprocess.check_output(["sinfo", "--noheader", "--Node", "--partition=gpu"]).splitlines()
+    if len(nodes) < 2:
+        _missing("SLURM has one node: sudo slurm/single_node/start.sh --nodes 2")
 
 
 @pytest.fixture

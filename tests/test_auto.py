@@ -70,8 +70,12 @@ def in_budget(plan: Plan) -> float:
 
 def test_twenty_trainings_by_hand() -> None:
     ladder = auto_stages(20, 27_000, 9, 10)
-    # 0.3 of 20 are six runs: three settings from two seeds. 14 are left, 14/3 for each stage.
-    assert (ladder.top, ladder.seeds, ladder.exploration) == (3, 2, 14)
+    # Half of 20 are ten runs: ten settings before any has a second seed. 10 are left, 10/3 for each stage.
+    assert (ladder.top, ladder.seeds, ladder.final_waves, ladder.exploration) == (10, 1, 4, 10)
+    assert counts(ladder) == [90, 30, 10]
+    # Three settings from two seeds leave 14.
+    ladder = auto_stages(20, 27_000, 9, 10, top=3, seeds=2)
+    assert (ladder.final_waves, ladder.exploration) == (1, 14)
     assert [stage.rung.data for stage in ladder.stages] == [0.037, 0.111, 0.333]
     assert [stage.rung.epochs for stage in ladder.stages] == [9, 9, 9]
     assert counts(ladder) == [126, 42, 14]
@@ -133,14 +137,53 @@ def test_a_startup_that_outweighs_the_training_leaves_small_scales_out() -> None
 
 
 def test_the_asked_share_and_counts_are_what_the_final_runs_get() -> None:
-    assert auto_stages(20, 27_000, 9, share=0.5).exploration == 11
-    half = auto_stages(40, 27_000, 9, share=0.5)
-    assert (half.top, half.seeds) == (6, 3)
+    assert auto_stages(20, 27_000, 9, share=0.3).exploration == 14
+    half = auto_stages(60, 27_000, 9, share=0.5)
+    assert (half.top, half.seeds) == (10, 3)
     assert auto_stages(20, 27_000, 9, top=2, seeds=1).exploration == 18
     assert auto_stages(20, 27_000, 9, top=2).seeds == 3
-    assert (auto_stages(20, 27_000, 9, seeds=3).top, auto_stages(20, 27_000, 9, seeds=6).top) == (2, 1)
-    # Where nobody says, the final runs stop at nine, and the search gets the rest.
-    assert auto_stages(1000, 27_000, 9).exploration == 991
+    assert (auto_stages(20, 27_000, 9, seeds=3).top, auto_stages(20, 27_000, 9, seeds=6).top) == (3, 1)
+    # Where nobody says, the final runs stop at ten settings from three seeds, and the search gets the rest.
+    assert auto_stages(1000, 27_000, 9).exploration == 970
+
+
+@pytest.mark.parametrize(
+    ("budget", "top", "seeds", "waves"),
+    [
+        (5, 1, 1, 1),
+        (10, 3, 1, 2),
+        (12, 3, 1, 2),
+        (16, 6, 1, 3),
+        (20, 10, 1, 4),
+        (40, 10, 2, 4),
+        (60, 10, 3, 4),
+    ],
+)
+def test_a_larger_budget_leaves_a_larger_share_for_more_final_runs_in_waves(
+    budget: float, top: int, seeds: int, waves: int
+) -> None:
+    ladder = auto_stages(budget, 27_000, 9)
+    assert (ladder.top, ladder.seeds, ladder.final_waves) == (top, seeds, waves)
+
+
+def test_waves_of_final_runs_keep_busy_what_runs_side_by_side() -> None:
+    waves = [auto_stages(20, 27_000, 9, at_once=count).final_waves for count in (1, 2, 3, 4, 5, 9, 10, 64)]
+    # No more of them than ten runs take one after another.
+    assert waves == [4, 4, 4, 3, 2, 2, 1, 1]
+    assert auto_stages(60, 27_000, 9, at_once=9).final_waves == 4
+    assert auto_stages(20, 27_000, 9, top=10).final_waves == 1
+
+
+def test_the_largest_scale_below_is_kept_for_fewer_final_runs() -> None:
+    # A startup makes its trials dearer: ten settings can't be chosen from what half the budget pays there.
+    ladder = auto_stages(20, 27_000, 9, overhead=0.05)
+    assert [stage.rung.data for stage in ladder.stages] == [0.037, 0.111, 0.333]
+    assert (counts(ladder)[-1], ladder.top) == (10, 9)
+    assert 0.98 * 20 < ladder.cost <= 20
+    # Three are the least that it is worth, and all that was asked for comes first.
+    assert len(auto_stages(20, 27_000, 9, overhead=0.05, top=10, seeds=1).stages) == 2
+    asked = auto_stages(20, 27_000, 9, overhead=0.05, share=0.5)
+    assert (asked.top, len(asked.stages)) == (10, 2)
 
 
 def test_a_budget_too_small_says_what_it_buys_and_what_is_the_least() -> None:
@@ -296,6 +339,8 @@ def test_expanding_changes_nothing_in_the_config_that_it_is_given() -> None:
         (["final.share=0.5"], "final.share", "there is no budget to share"),
         (["stages=auto", "budget=20 trainings", "final.top=-1"], "final.top", "the least is 0"),
         (["stages=auto", "budget=20 trainings", "final.epochs=0"], "final.epochs", "the least is 1"),
+        (["stages=auto", "budget=20 trainings", "final.waves=0"], "final.waves", "the least is 1"),
+        (["stages=auto", "budget=5 trainings", "final.waves=2", *FREE], "final.waves", "final.waves=1"),
         (["stages=auto", "budget=40 gpu-hours"], "budget", "gpus_per_task is 0"),
         (["stages=auto", "budget=40 core-hours", "slurm=gpu"], "budget", "the tasks hold GPUs"),
         (["stages.coarse.trials=many", "budget=40 trainings"], "stages.coarse.trials", "a whole number"),
@@ -315,6 +360,17 @@ def test_a_job_without_a_place_for_scales_has_no_cheap_trials(here: Path) -> Non
         own(OWN.replace("{data: fraction, epochs: epochs}", "{}"))
 
 
+def test_the_files_waves_come_before_the_budgets(here: Path) -> None:
+    def waves(*overrides: str) -> int:
+        final = work_out(DIGITS, ["stages=auto", "budget=20 trainings", *overrides]).plan.final
+        assert final is not None and sum(final.wave_sizes) == final.trials
+        return len(final.wave_sizes)
+
+    assert (waves(*FREE), waves(*FREE, "final.waves=2"), waves(*FREE, "final.waves=1")) == (4, 2, 1)
+    # Where the file says how many settings there are, they are the best of the last stage.
+    assert (waves(), waves("final.waves=3")) == (1, 3)
+
+
 def test_samples_can_not_be_counted_without_a_dataset(here: Path) -> None:
     with pytest.raises(UserError, match="the dataset's size is not known"):
         own(OWN, "budget=1e6 samples")
@@ -326,10 +382,11 @@ def test_plan_prints_the_reasons(here: Path) -> None:
     shown = CliRunner().invoke(main, arguments, env={"COLUMNS": "400"})
     assert shown.exit_code == 0, shown.output
     assert (
-        "The final runs get 6 of 20 trainings (30%): each of the best 3 settings from 2 seeds."
-        in shown.output
+        "The final runs get 10 of 20 trainings (50%): each of the best 10 settings from 1 seed, chosen in 4 "
+        "waves, each by what full scale gave until then." in shown.output
     )
-    assert "'coarse' 125 trials at 1/27 of full scale (4.6% of the data, 48 epochs)" in shown.output
+    assert "final: the best 10 settings from 1 seed, chosen in 4 waves, 5 checkpoints" in shown.output
+    assert "'coarse' 89 trials at 1/27 of full scale (4.6% of the data, 48 epochs)" in shown.output
     assert "of a budget of 20 trainings" in shown.output
     content = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
     assert content["auto"] is True

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster import slurm as slurm_cluster
-from orchestrator.cluster.interface import ACTIVE, ENDED, PENDING, TaskStatus
+from orchestrator.cluster.interface import ACTIVE, BY_HAND, ENDED, MEMORY, PENDING, TaskStatus
 from orchestrator.cluster.local import LocalCluster, job_of
 from orchestrator.cluster.script import parameters
 from orchestrator.cluster.slurm import SlurmCluster
@@ -47,6 +47,7 @@ def test_the_warning_before_the_limit_comes_after_the_start() -> None:
         ("7_0|COMPLETING|None\n7_1|CONFIGURING|None\n", "", (ACTIVE, ACTIVE)),
         ("7_0|SUSPENDED|None\n7_1|REQUEUE_HOLD|None\n", "", (ACTIVE, PENDING)),
         ("7_0|OUT_OF_MEMORY|None\n", "7_1|CANCELLED by 0\n", (ENDED, ENDED)),
+        ("7_0|PENDING|JobHeldUser\n", "7_1|FAILED\n", (PENDING, ENDED)),
         # Accounting is late, or off: what squeue no longer lists has ended all the same.
         ("", "7_0|RUNNING\n", (ENDED, ENDED)),
         ("", "", (ENDED, ENDED)),
@@ -62,7 +63,22 @@ def test_states_from_squeue_and_sacct(
     states = cluster.poll(["7_0", "7_1"])
     assert (states["7_0"].state, states["7_1"].state) == expected
     if "CANCELLED" in sacct:
-        assert states["7_1"] == TaskStatus(ENDED, "CANCELLED by 0")
+        assert states["7_0"] == TaskStatus(ENDED, "OUT_OF_MEMORY", MEMORY)
+        assert states["7_1"] == TaskStatus(ENDED, "CANCELLED by 0", BY_HAND)
+    assert states["7_0"].stuck == ("Held" in squeue)
+
+
+@pytest.mark.parametrize(
+    ("words", "later"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", True),
+        ("sbatch: error: Batch job submission failed: Invalid job array specification", True),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
+        ("sbatch: error: invalid partition specified: nowhere", False),
+    ],
+)
+def test_a_full_cluster_is_told_from_a_wrong_request(words: str, later: bool) -> None:
+    assert bool(slurm_cluster._FULL.search(words)) == later
 
 
 def test_a_refusal_in_sbatchs_own_words() -> None:

@@ -39,7 +39,7 @@ from orchestrator.sweep.submissions import Intent, Loss, Receipt, Refusal, Submi
 
 COARSE = Phase(kind=STAGE, name="coarse", trials=6, scale=Scale(), batch=2, tasks=3)
 FINE = Phase(kind=STAGE, name="fine", trials=2, scale=Scale(), batch=2)
-LAST = Phase(kind=FINAL, name=FINAL, trials=2, scale=Scale())
+LAST = Phase(kind=FINAL, name=FINAL, trials=2, survivors=1, scale=Scale())
 TOGETHER = Phase(kind=ENSEMBLE, name=ENSEMBLE, trials=1, scale=Scale())
 PLAN = Plan(
     uid="ab", name="tiny", metric="acc", mode="max", created=0.0, folder="/x", unit="core",

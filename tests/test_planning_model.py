@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.planning.sampling.gaussian import _loss, _prior, fit
-from orchestrator.planning.sampling.model import learn, propose
+from orchestrator.planning.sampling.model import improve, learn, propose
 from orchestrator.planning.sampling.points import sobol
 from orchestrator.planning.sampling.samplers import Observation
-from orchestrator.space import active, parse_space, setting_id
+from orchestrator.space import Value, active, parse_space, setting_id
 
 SPACE = parse_space(
     {
@@ -131,6 +131,63 @@ def test_diverged_and_stopped_results_are_bad_and_do_not_hide_the_good() -> None
     assert sum(p["act"] == "relu" for p in proposals) >= 10
 
 
+def at(lr: float) -> dict[str, Value]:
+    return {"lr": lr, "width": 64, "act": "relu", "dropout": 0.1}
+
+
+def test_improvements_lie_where_it_is_better_or_unknown() -> None:
+    history = observed(40, 1 / 9, peak=-2)
+    ran = [at(0.1), at(0.001)]
+    history += [Observation(params, merit(params), 1.0) for params in ran]
+    proposals = improve(SPACE, 6, 3, history, [], ran=ran, taken=ran)
+    blind = sobol(SPACE, 3)(200)
+    worth = [merit(p) for p in proposals]
+    assert min(worth) > np.quantile([merit(p) for p in blind], 0.6)
+    assert max(worth) > max(merit(p) for p in ran)
+    # Of two that are expected to be alike, the one nobody knows is proposed.
+    space = parse_space({"x": "interval(0, 1)"}, {}, "sweep.yaml")
+    known = [Observation({"x": x}, -abs(x - 0.5), 1.0) for x in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.7)]
+    model = learn(space, known)
+    assert model is not None
+    place = float(str(improve(space, 1, 0, known, [], ran=[{"x": 0.4}], taken=[{"x": 0.4}])[0]["x"]))
+    assert 0.4 < place < 0.7
+
+
+def test_a_batch_of_improvements_is_the_same_each_time_and_repeats_nothing() -> None:
+    history = observed(40, 1 / 9, peak=-2)
+    ran = [at(0.1)]
+    history += [Observation(params, merit(params), 1.0) for params in ran]
+    known = [seen.params for seen in history[:40]]
+    proposals = improve(SPACE, 6, 3, history, known, ran=ran, taken=[*ran, known[0]])
+    assert improve(SPACE, 6, 3, history, known, ran=ran, taken=[*ran, known[0]]) == proposals
+    assert len({setting_id(p) for p in proposals}) == 6
+    assert known[0] not in proposals and ran[0] not in proposals
+    assert all(p.contains(setting[p.name]) for setting in proposals for p in SPACE)
+
+
+def test_a_batch_of_improvements_is_spread_over_what_is_unknown() -> None:
+    space = parse_space({"x": "interval(0, 1)"}, {}, "sweep.yaml")
+    # Two peaks by what a smaller scale says, one somewhat higher than the other.
+    merits = {x: -min(abs(x - 0.2) + 0.03, abs(x - 0.8)) for x in map(float, np.linspace(0, 1, 16))}
+    history = [Observation({"x": x}, merit, 1 / 9) for x, merit in merits.items()]
+    ran = [{"x": 0.5}]
+    history.append(Observation(ran[0], -0.4, 1.0))
+    first, second = (float(str(p["x"])) for p in improve(space, 2, 0, history, [], ran=ran, taken=ran))
+    # Those of the largest expected improvement by themselves are neighbours.
+    assert abs(first - 0.8) < 0.1 and abs(second - 0.2) < 0.1
+
+
+def test_nothing_is_improved_on_where_little_is_known_or_all_is_taken() -> None:
+    few = observed(3, 1.0, -2)
+    assert improve(SPACE, 4, 0, few, [], ran=[few[0].params], taken=[few[0].params]) == []
+    space = parse_space({"act": "choice(a, b, c)", "n": "choice(1, 2)"}, {}, "sweep.yaml")
+    everything = [{"act": a, "n": n} for a in "abc" for n in (1, 2)]
+    history = [Observation(p, float(n), 0.5) for n, p in enumerate(everything)]
+    assert improve(space, 5, 0, history, everything, ran=everything[:1], taken=everything) == []
+    left = improve(space, 5, 0, history, everything, ran=everything[:2], taken=everything[:4])
+    assert sorted(map(setting_id, left)) == sorted(map(setting_id, everything[4:]))
+
+
 values = st.one_of(st.floats(-1e6, 1e6), st.sampled_from((0.0, 1.0, -math.inf, 1e300, -1e300, 5e-324)))
 
 
@@ -144,6 +201,9 @@ def test_whatever_the_results_the_proposals_are_valid(results: list[tuple[float,
     assert len({setting_id(p) for p in proposals}) == count
     assert all(p.contains(setting[p.name]) for setting in proposals for p in SPACE)
     assert propose(SPACE, count, 0, history) == proposals
+    better = improve(SPACE, count, 0, history, points[:2], ran=points[:1], taken=points[:1])
+    assert len(better) == len({setting_id(p) for p in better}) == (count if learn(SPACE, history) else 0)
+    assert points[0] not in better
 
 
 @pytest.mark.parametrize("count", (7, 300))

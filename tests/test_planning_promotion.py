@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hypothesis import given
@@ -54,6 +55,10 @@ BEFORE = [finished(f"coarse-{index:05d}", float(index)) for index in range(20)]
 KNOWN = Known(before=BEFORE)
 
 
+def so_far(own: Sequence[Finished]) -> Known:
+    return Known(before=BEFORE, own=own, drawn=[item.spec for item in own])
+
+
 def test_a_stage_has_survivors_controls_and_new_settings() -> None:
     trials = wave_trials(stage(12, 3, 4), 0, SPACE, 7, KNOWN)
     assert [t.origin for t in trials] == [SURVIVOR] * 3 + [CONTROL] * 4 + [SAMPLED] * 5
@@ -101,12 +106,12 @@ def test_later_waves_count_on_and_repeat_nothing_of_the_stage() -> None:
     own: list[Finished] = []
     names: list[str] = []
     for wave in range(3):
-        specs = wave_trials(phase, wave, SPACE, 7, Known(before=BEFORE, own=own, drawn=len(own)))
+        specs = wave_trials(phase, wave, SPACE, 7, so_far(own))
         own += [Finished(spec=spec, objective=float(spec.params["lr"])) for spec in specs]
         names += [spec.trial_id for spec in specs]
     assert names == [f"medium-{index:05d}" for index in range(12)]
     assert len({item.spec.setting_id for item in own}) == 12
-    repeats = wave_trials(phase, 3, SPACE, 7, Known(before=BEFORE, own=own, drawn=len(own)))
+    repeats = wave_trials(phase, 3, SPACE, 7, so_far(own))
     assert [t.origin for t in repeats] == [REPEAT] * 2
     assert [t.trial_id for t in repeats] == ["medium-00012", "medium-00013"]
     by_id = {item.spec.trial_id: item for item in own}
@@ -161,6 +166,83 @@ def test_final_runs_are_the_best_settings_times_the_seeds() -> None:
     few = final_trials(phase, 2, 0, SPACE, "sobol", Known(before=BEFORE[:1]))
     assert [t.trial_id for t in few] == ["final-00000", "final-00001"]
     assert final_trials(phase, 2, 0, SPACE, "sobol", Known(before=[finished("a", -math.inf)])) == []
+
+
+def finals(top: int, seeds: int, waves: int) -> Phase:
+    return Phase(
+        kind=FINAL, name=FINAL, trials=top * seeds, scale=Scale(), survivors=top, waves=waves
+    )  # fmt: skip
+
+
+def drawn_in_waves(phase: Phase, seeds: int, sampler: str, known: Known) -> list[list[TrialSpec]]:
+    """Return the waves of final runs, each known to the next ones by results that are best at lr = 1."""
+    waves: list[list[TrialSpec]] = []
+    for wave in range(len(phase.wave_sizes)):
+        drawn = [spec for specs in waves for spec in specs]
+        own = [Finished(spec=spec, objective=math.log10(float(spec.params["lr"]))) for spec in drawn]
+        seen = [Observation(item.spec.params, item.objective, 1.0) for item in own]
+        now = replace(known, own=own, drawn=drawn, history=[*known.history, *seen])
+        waves.append(final_trials(phase, seeds, 40, SPACE, sampler, now, wave))
+    return waves
+
+
+def test_waves_of_final_runs_are_whole_settings() -> None:
+    assert finals(10, 1, 4).wave_sizes == (3, 3, 2, 2)
+    assert finals(10, 3, 4).wave_sizes == (9, 9, 6, 6)
+    assert finals(3, 3, 1).wave_sizes == (9,)
+    assert finals(1, 2, 3).wave_sizes == (2, 0, 0)
+
+
+def test_later_waves_of_final_runs_go_on_with_the_next_best_and_count_on() -> None:
+    waves = drawn_in_waves(finals(5, 2, 2), 2, "sobol", KNOWN)
+    assert [len(wave) for wave in waves] == [6, 4]
+    both = [spec for wave in waves for spec in wave]
+    assert [spec.trial_id for spec in both] == [f"final-{index:05d}" for index in range(10)]
+    assert [spec.seed for spec in both] == [40] * 3 + [41] * 3 + [40] * 2 + [41] * 2
+    assert [spec.parent[-2:] for spec in both] == ["19", "18", "17"] * 2 + ["16", "15"] * 2
+    assert {spec.origin for spec in both} == {SURVIVOR}
+
+
+def ran_small() -> Known:
+    """Return what a stage found whose small scale likes a lower learning rate."""
+    before = [
+        finished(f"coarse-{n:05d}", -abs(rate + 2), "relu", lr=10**rate)
+        for n, rate in enumerate((-4, -3.5, -3, -2.5, -2, -1.5, -1))
+    ]
+    return Known(before=before, history=[Observation(i.spec.params, i.objective, 0.1) for i in before])
+
+
+def test_with_the_model_later_waves_follow_what_full_scale_gave() -> None:
+    known = ran_small()
+    first, *later = drawn_in_waves(finals(6, 1, 3), 1, "model", known)
+    assert 10**-2 in [spec.params["lr"] for spec in first]
+    last = later[-1]
+    assert max(float(spec.params["lr"]) for spec in last) > 0.1
+    assert SAMPLED in {spec.origin for wave in later for spec in wave}
+    by_id = {item.spec.trial_id: item.spec for item in known.before}
+    for spec in (spec for wave in later for spec in wave):
+        assert (spec.origin == SURVIVOR) == bool(spec.parent)
+        assert not spec.parent or by_id[spec.parent].setting_id == spec.setting_id
+    every = [spec for wave in (first, *later) for spec in wave]
+    assert len({spec.setting_id for spec in every}) == len(every) == 6
+    assert drawn_in_waves(finals(6, 1, 3), 1, "model", known) == [first, *later]
+
+
+def test_a_setting_whose_final_run_failed_is_not_drawn_again() -> None:
+    known = ran_small()
+    first = final_trials(finals(4, 1, 2), 1, 40, SPACE, "model", known)
+    again = final_trials(finals(4, 1, 2), 1, 40, SPACE, "model", replace(known, drawn=first), 1)
+    assert [spec.trial_id for spec in again] == ["final-00002", "final-00003"]
+    assert not {spec.setting_id for spec in first} & {spec.setting_id for spec in again}
+
+
+def test_a_setting_that_failed_in_a_stage_is_not_drawn_again() -> None:
+    space = parse_space({"act": "choice(a, b, c, d, e, f, g, h)"}, {}, "sweep.yaml")
+    seen = [Observation({"act": value}, float(n), 0.1) for n, value in enumerate("abcdefgh")]
+    phase = replace(stage(8, 0, 0, "model"), waves=2)
+    first = wave_trials(phase, 0, space, 7, Known(history=seen))
+    again = wave_trials(phase, 1, space, 7, Known(history=seen, drawn=first))
+    assert len({spec.setting_id for spec in (*first, *again)}) == 8
 
 
 def test_a_lucky_single_result_loses_to_repeated_good_ones() -> None:

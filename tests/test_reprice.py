@@ -28,7 +28,7 @@ from orchestrator.planning.reprice import (
     within_budget,
 )
 from orchestrator.sweep.digest import digest_of
-from orchestrator.sweep.directory import ENSEMBLE, STAGE, TrialSpec
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE, TrialSpec
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import Outcome, encode
 from orchestrator.sweep.timing import startup_seconds
@@ -49,7 +49,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
         return work_out(DIGITS, [f"dir={folder}/none", "slurm.cpus_per_task=1", *overrides]).plan
 
     return {
-        "trainings": plan("stages=auto", "budget=20 trainings", *FREE),
+        "trainings": plan("stages=auto", "budget=20 trainings", "final.top=3", "final.seeds=2"),
+        "waves": plan("stages=auto", "budget=20 trainings", *FREE),
+        "seeds": plan("stages=auto", "budget=60 trainings", *FREE),
         "priced": plan("stages=auto", "budget=0.01 core-hours", *FREE),
         "unpriced": plan("stages=auto", "budget=1 core-hours", *FREE, *UNKNOWN),
         "explicit": plan("budget=0.01 core-hours"),
@@ -61,9 +63,10 @@ def price_of(plan: Plan) -> Price:
 
 
 def ran(phase: Phase, trials: int, seconds: float, waves: int = 0, startup: float | None = None) -> Spent:
+    seeds = phase.trials // phase.survivors if phase.kind == FINAL else 1
     return Spent(
-        drawn=trials, waves=waves or len(phase.wave_sizes), whole=trials, whole_seconds=trials * seconds,
-        startup_seconds=startup,
+        drawn=trials, settings=trials // seeds, waves=waves or len(phase.wave_sizes), whole=trials,
+        whole_seconds=trials * seconds, startup_seconds=startup,
     )  # fmt: skip
 
 
@@ -288,6 +291,63 @@ def test_final_runs_are_cut_to_what_is_left_seeds_first(plans: dict[str, Plan]) 
     assert final(0.5)[:2] == (6, 3)
 
 
+def finals_after(plan: Plan, past: Spent, left: float) -> tuple[Phase, str]:
+    """Return the final runs, and why there are no more, when so many trainings are left after `past`."""
+    measured = {stage.name: ran(stage, stage.runs, 1.0) for stage in plan.stages} | {FINAL: past}
+    used = used_so_far(plan, measured, parse_budget(plan.budget), CORE)
+    fitted = reprice(plan, measured, Budget(amount=used + left, unit="trainings"), CORE)
+    assert fitted.plan.final is not None and not fitted.stop
+    return fitted.plan.final, fitted.note
+
+
+def test_final_runs_that_are_drawn_are_paid_and_the_waves_ahead_share_what_is_left(
+    plans: dict[str, Plan],
+) -> None:
+    plan = plans["waves"]
+    assert plan.final is not None and plan.final.wave_sizes == (3, 3, 2, 2)
+    one = Spent(drawn=3, settings=3, waves=1, whole=3, whole_seconds=3.0)
+    assert finals_after(plan, one, 7.1)[0].wave_sizes == (3, 3, 2, 2)
+    some, note = finals_after(plan, one, 4.1)
+    assert (some.trials, some.survivors, some.wave_sizes) == (7, 7, (3, 2, 1, 1))
+    assert note.startswith("7 of the 10 final runs: of the budget of ")
+    none, _ = finals_after(plan, one, 0.5)
+    assert (none.trials, none.survivors, none.wave_sizes) == (3, 3, (3, 0, 0, 0))
+    # An earlier wave that was small for want of a budget is made up for, once there is one.
+    small = Spent(drawn=1, settings=1, waves=1, whole=1, whole_seconds=1.0)
+    assert finals_after(plan, small, 9.1)[0].wave_sizes == (1, 3, 3, 3)
+
+
+def test_later_final_runs_have_as_many_seeds_as_the_first_ones(plans: dict[str, Plan]) -> None:
+    plan = plans["seeds"]
+    assert plan.final is not None and plan.final.wave_sizes == (9, 9, 6, 6)
+    whole = Spent(drawn=9, settings=3, waves=1, whole=9, whole_seconds=9.0)
+    assert finals_after(plan, whole, 21.1)[0].wave_sizes == (9, 9, 6, 6)
+    cut, note = finals_after(plan, whole, 8.1)
+    assert (cut.trials, cut.survivors, cut.wave_sizes) == (15, 5, (9, 3, 3, 0))
+    assert note.startswith("15 of the 30 final runs")
+    single, note = finals_after(plan, Spent(drawn=3, settings=3, waves=1, whole=3, whole_seconds=3.0), 27.1)
+    assert (single.trials, single.survivors, single.wave_sizes, note) == (10, 10, (3, 3, 2, 2), "")
+
+
+@given(st.sampled_from(["waves", "seeds", "trainings"]), st.lists(st.floats(1, 40), min_size=4, max_size=4))
+def test_no_wave_of_final_runs_is_more_than_is_paid_for(
+    plans: dict[str, Plan], name: str, lefts: list[float]
+) -> None:
+    plan, past = plans[name], Spent()
+    assert plan.final is not None
+    for left in lefts[: plan.final.waves]:
+        fitted, _ = finals_after(plan, past, left)
+        count, seeds = fitted.wave_sizes[past.waves], fitted.trials // fitted.survivors
+        assert fitted.wave_sizes[past.waves] <= left + 0.1
+        assert len(fitted.wave_sizes) == plan.final.waves
+        assert count % seeds == 0
+        past = Spent(
+            drawn=past.drawn + count, settings=past.settings + count // seeds, waves=past.waves + 1,
+            whole=past.drawn + count, whole_seconds=1.0 * (past.drawn + count),
+        )  # fmt: skip
+        assert past.drawn <= plan.final.trials and past.settings <= plan.final.survivors
+
+
 def test_a_raised_budget_in_another_unit_counts_the_same_sweep(plans: dict[str, Plan]) -> None:
     plan = plans["trainings"]
     measured = {"coarse": ran(plan.phases[0], plan.phases[0].runs, 1.0)}
@@ -314,8 +374,9 @@ def test_from_facts_to_facts(plans: dict[str, Plan]) -> None:
         phase=coarse, waves=1, trials=specs, outcomes={o.trial: o for o in outcomes}, startup_seconds=1.5
     )
     assert spent(known) == Spent(
-        drawn=5, waves=1, whole=2, whole_seconds=10.0, partial=2, partial_seconds=2.5, startup_seconds=1.5
-    )
+        drawn=5, settings=5, waves=1, whole=2, whole_seconds=10.0, partial=2, partial_seconds=2.5,
+        startup_seconds=1.5,
+    )  # fmt: skip
     # Two whole ones, one that runs, and half of one; the failure took no time that is known.
     assert spent(known).trials == 3.5
     rest = tuple(PhaseFacts(phase=phase) for phase in plan.phases[1:])

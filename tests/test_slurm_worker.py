@@ -101,6 +101,7 @@ def test_a_trial_longer_than_the_time_limit_gets_through_in_legs(tmp_path: Path)
     assert kinds.count("interrupted") == ended, "each leg was ended in time, and in peace"
 
 
+@pytest.mark.usefixtures("two_nodes")
 def test_a_preempted_task_goes_on_and_repeats_no_finished_trial(tmp_path: Path) -> None:
     kinds = ["a", "b", "c"]
     write_user_sweep(tmp_path, train=RESUMING, sweep=sweep_of(kinds, "preempted", steps=6))

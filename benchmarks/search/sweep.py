@@ -62,16 +62,17 @@ def run(task: Task, budget: float, seed: int, variant: Variant = Variant()) -> O
     ladder = auto_stages(budget, None, epochs, data=not task.resumable, seeds=1)
     for stage in ladder.stages:
         _stage(meter, progress, stage, variant, seed)
-    found = _final(meter, progress, ladder, variant, seed)
-    return Outcome(max(found, key=lambda item: item.objective).spec.params, meter.spent)
+    finals = _final(meter, progress, ladder, variant, seed)
+    return Outcome(max(finals, key=lambda item: item.objective).spec.params, meter.spent)
 
 
 def _final(
     meter: Meter, progress: Progress, ladder: AutoLadder, variant: Variant, seed: int
 ) -> list[Finished]:
     phase = Phase(
-        kind=FINAL, name=FINAL, trials=ladder.top, scale=Scale(), survivors=ladder.top, waves=ladder.final_waves
-    )
+        kind=FINAL, name=FINAL, trials=ladder.top, scale=Scale(), survivors=ladder.top,
+        waves=ladder.final_waves,
+    )  # fmt: skip
     sampler = auto.SAMPLER if variant.model else "sobol"
     own: list[Finished] = []
     with suppress(Spent):
@@ -103,8 +104,8 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
     for wave in range(len(phase.wave_sizes)):
         known = Known(
             before=progress.before if variant.promotion else [], earlier=progress.earlier, own=own,
-            history=[*progress.history, *_seen(own, stage.rung.scale)], trust=trust, drawn=len(own),
-            scale=stage.rung.scale,
+            history=[*progress.history, *_seen(own, stage.rung.scale)], trust=trust,
+            drawn=[item.spec for item in own], scale=stage.rung.scale,
         )  # fmt: skip
         for spec in wave_trials(phase, wave, progress.space, seed, known):
             if variant.fresh or not progress.before or spec.origin == SURVIVOR:

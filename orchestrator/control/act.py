@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.cluster.interface import MEMORY, NODE, PREEMPTED, TIME_LIMIT, Cluster, Request
 from orchestrator.control.decide import (
@@ -23,6 +24,7 @@ from orchestrator.control.decide import (
     Submit,
 )
 from orchestrator.control.draw import freeze
+from orchestrator.control.memory import with_larger_requests
 from orchestrator.errors import LeaseLost, SubmissionRefused, UserError
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.schema import SweepConfig, larger
@@ -45,7 +47,7 @@ from orchestrator.sweep.submissions import (
 from orchestrator.worker.task import tasks_of
 
 # Of a task's log, enough to say how it ended.
-LOG_CHARACTERS = 4000
+LOG_BYTES = 4000
 _OUT_OF_MEMORY = re.compile("slurmstepd.*(exceeded.*memory limit|oom.?kill)", re.IGNORECASE)
 
 
@@ -185,7 +187,14 @@ def _end_of_log(scene: Scene, submission: Submission, task: int) -> str:
     assert submission.receipt is not None, "a task that was lost had been submitted"
     job = submission.receipt.jobs[task].partition("@")[0]
     paths = (scene.directory.logs / submission.intent.token).glob(f"{job}_*_log.*")
-    return "\n".join(path.read_text(errors="replace")[-LOG_CHARACTERS:] for path in sorted(paths))
+    return "\n".join(_end_of(path) for path in sorted(paths))
+
+
+def _end_of(log: Path) -> str:
+    with open(log, "rb") as file:
+        # A log may have grown to gigabytes.
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+        return file.read().decode(errors="replace")
 
 
 def _compact(scene: Scene, rows: int) -> None:
@@ -199,7 +208,7 @@ def refresh_results(directory: SweepDirectory, plan: Plan, config: SweepConfig) 
     from orchestrator.results.compact import compact
 
     given_up: dict[str, str] = {}
-    for known in read_facts(directory, plan).phases:
+    for known in with_larger_requests(read_facts(directory, plan), config.slurm).phases:
         given_up.update(known.given_up(config.slurm.attempts))
     compact(directory.path, given_up=given_up)
     write_report(directory.path)

@@ -77,7 +77,7 @@ class Reconcile:
 
 @dataclass(frozen=True, slots=True)
 class MarkLost:
-    """Write down that a task ended without an outcome for some of its trials: those `left`, or begun by it."""
+    """Write down that a task ended without an outcome for the trials that are `left`; it had `begun` some."""
 
     phase: Phase
     submission: Submission

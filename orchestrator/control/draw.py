@@ -106,9 +106,7 @@ def _final(
 ) -> list[TrialSpec]:
     phases = (*plan.stages, phase)
     found = [finished(read_phase(directory, one), plan) for one in phases]
-    seen = [
-        observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)
-    ]
+    seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
     *earlier, last, own = found
     known = Known(
         before=last,

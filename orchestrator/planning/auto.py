@@ -151,8 +151,8 @@ def auto_stages(
     least = max(LEAST_FIRST, top or 0) * trial_cost(rungs[0], overhead)
     free = top is None
     top, seeds = _final_runs(budget, least, top, seeds, share)
-    while free and top > DEFAULT_TOP and not _offers(rungs, top, budget - top * seeds, overhead):
-        top -= 1
+    if free and share is None:
+        top = _offered(rungs, top, seeds, budget, overhead)
     exploration = budget - top * seeds
     if exploration < least * (1 - 1e-9):
         affordable = math.floor(budget / trial_cost(rungs[0], overhead))
@@ -264,9 +264,14 @@ def _counts(rungs: Sequence[Rung], exploration: float, overhead: float) -> list[
     return [min(count, MOST_TRIALS) for count in counts]
 
 
-def _offers(rungs: Sequence[Rung], top: int, exploration: float, overhead: float) -> bool:
-    """Say whether the largest scale has as many trials as there are settings in the final runs."""
-    return _counts(rungs, exploration, overhead)[-1] >= top
+def _offered(rungs: Sequence[Rung], top: int, seeds: int, budget: float, overhead: float) -> int:
+    """Return how many settings of the final runs, up to `top`, can be chosen at the largest scale below.
+
+    That scale is worth more than the last few of them, but for the usual number.
+    """
+    while top > DEFAULT_TOP and _counts(rungs, budget - top * seeds, overhead)[-1] < top:
+        top -= 1
+    return top
 
 
 def _worth_it(counts: Sequence[int], top: int) -> bool:

@@ -242,9 +242,7 @@ def _about_budget(budget: Budget, worth: _Worth, price: Price, full: FullScale) 
     return f"The budget is {budget.show()}, {show_amount(worth.trainings)} trainings: {training}{taking}."
 
 
-def _about_finals(
-    ladder: AutoLadder, waves: int, trainings: float, asked: float | None
-) -> tuple[str, ...]:
+def _about_finals(ladder: AutoLadder, waves: int, trainings: float, asked: float | None) -> tuple[str, ...]:
     if not ladder.top:
         return ("There are no final runs (final.top is 0), so the last stage is at full scale.",)
     count = ladder.top * ladder.seeds

@@ -28,8 +28,9 @@ MOST_GROWTH = 4.0
 class Spent:
     """What one phase has spent so far.
 
-    `drawn` trials of so many `settings` are frozen, in `waves` waves. `whole` of them ran to their end in `whole_seconds` together;
-    `partial` ended before (pruned, diverged, failed). The rest are taken to cost what a whole one does.
+    `drawn` trials of so many `settings` are frozen, in `waves` waves. `whole` of them ran to their end in
+    `whole_seconds` together; `partial` ended before (pruned, diverged, failed). The rest are taken to cost
+    what a whole one does.
     """
 
     drawn: int = 0

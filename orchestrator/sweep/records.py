@@ -159,7 +159,7 @@ def where(header: Mapping[str, Any]) -> dict[str, Any]:
 def _age(outcome: Outcome) -> tuple[float, int]:
     """Return when an outcome came; a time that can't be read is the latest.
 
-    Not by submissions: a node that was cut off and taken for dead may write for the first one after the second.
+    Not by submissions: a node that was taken for dead may write for the first one after the second.
     """
     return math.inf if math.isnan(outcome.time) else outcome.time, outcome.submission
 
