@@ -26,7 +26,7 @@ from simulated_sweeps import (
 
 from orchestrator.cluster.simulation.machine import Site
 
-SCHEDULES = 45
+SCHEDULES = 30
 # So far apart are the operations at which a lone fault comes.
 STRIDE = 293
 

@@ -100,7 +100,7 @@ def test_a_setup_that_fails_in_every_task_pauses_the_sweep_with_its_own_words(tm
 
 def test_a_held_task_is_told(tmp_path: Path) -> None:
     write_user_sweep(tmp_path, sweep=QUICK)
-    orchestrate("plan", "sweep.yaml", *GPU, "+slurm.sbatch.hold=true", cwd=tmp_path)
+    orchestrate("plan", "sweep.yaml", *GPU, "slurm.sbatch.hold=true", cwd=tmp_path)
     sweep = tmp_path / "sweeps" / "mine"
     orchestrate("advance", sweep, cwd=tmp_path)
     wait_for(lambda: "JobHeldUser" in status(sweep)["message"], what="word of the held task")
