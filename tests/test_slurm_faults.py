@@ -100,11 +100,12 @@ def test_a_setup_that_fails_in_every_task_pauses_the_sweep_with_its_own_words(tm
 
 def test_a_held_task_is_told(tmp_path: Path) -> None:
     write_user_sweep(tmp_path, sweep=QUICK)
-    orchestrate("plan", "sweep.yaml", *GPU, "slurm.sbatch.hold=true", cwd=tmp_path)
+    orchestrate("plan", "sweep.yaml", *GPU, "slurm.sbatch.begin=now+1hour", cwd=tmp_path)
     sweep = tmp_path / "sweeps" / "mine"
     orchestrate("advance", sweep, cwd=tmp_path)
-    wait_for(lambda: "JobHeldUser" in status(sweep)["message"], what="word of the held task")
-    subprocess.run(["scontrol", "release", *{job.split("_")[0] for job, _ in squeue(sweep)}], check=True)
+    assert status(sweep)["waiting"] == {"BeginTime": 4} and not status(sweep)["message"]
+    subprocess.run(["scontrol", "uhold", *{job.split("_")[0] for job, _ in squeue(sweep)}], check=True)
+    wait_for(lambda: "JobHeldUser" in status(sweep)["message"], what="word of the held tasks")
     orchestrate("cancel", sweep, cwd=tmp_path, status=None)
     wait_for(lambda: not squeue(sweep), what="the end of its jobs")
 
