@@ -20,6 +20,11 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with SLURM's tests, which mostly wait: the short ones then fill both workers to the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 def _why_no_slurm() -> str:
     if shutil.which("sinfo") is None:
         return "SLURM is not installed: sudo slurm/single_node/install.sh && sudo slurm/single_node/start.sh"
