@@ -721,7 +721,7 @@ class World:
         """Check that each task which ran is in a receipt or abandoned, and what ran twice was lost before."""
         submissions = {one.number: one for one in known.submissions}
         runs: dict[str, set[tuple[int, int]]] = {}
-        ends: dict[str, list[tuple[int, float]]] = {}
+        ends: dict[str, list[tuple[float, int]]] = {}
         for file in records.read_directory(self.directory.phase(known.phase.kind, known.phase.name).records):
             if not file.header:
                 continue
@@ -733,9 +733,9 @@ class World:
                     task = submission.number, int(file.header["task"])
                     runs.setdefault(line["trial"], set()).add(task)
                 elif line["kind"] == "outcome":
-                    ends.setdefault(line["trial"], []).append((submission.number, line["time"]))
+                    ends.setdefault(line["trial"], []).append((line["time"], submission.number))
         for trial, outcome in known.outcomes.items():
-            if (outcome.submission, outcome.time) != min(ends[trial]):
+            if (outcome.time, outcome.submission) != min(ends[trial]):
                 self.wrong.append(
                     f"of the results of {trial} at {ends[trial]}, that at {outcome.time} counts"
                 )
