@@ -103,7 +103,8 @@ def test_a_held_task_is_told(tmp_path: Path) -> None:
     orchestrate("plan", "sweep.yaml", *GPU, "slurm.sbatch.begin=now+1hour", cwd=tmp_path)
     sweep = tmp_path / "sweeps" / "mine"
     orchestrate("advance", sweep, cwd=tmp_path)
-    assert status(sweep)["waiting"] == {"BeginTime": 4} and not status(sweep)["message"]
+    wait_for(lambda: status(sweep)["waiting"] == {"BeginTime": 4}, what="word of why they wait")
+    assert not status(sweep)["message"]
     subprocess.run(["scontrol", "uhold", *{job.split("_")[0] for job, _ in squeue(sweep)}], check=True)
     wait_for(lambda: "JobHeldUser" in status(sweep)["message"], what="word of the held tasks")
     orchestrate("cancel", sweep, cwd=tmp_path, status=None)
