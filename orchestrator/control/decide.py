@@ -382,7 +382,7 @@ def _refused(facts: Facts) -> str:
     """Say that the cluster refused what was sent last, or nothing."""
     submissions = [submission for known in facts.phases for submission in known.submissions]
     last = max(submissions, key=lambda one: (one.intent.created, one.number), default=None)
-    if last is None or last.refusal is None or last.refusal.time == 0 or not last.refusal.refused:
+    if last is None or last.refusal is None or not last.refusal.refused:
         return ""
     what = "has no room now" if last.refusal.full else "refused the last submission"
     return f"the cluster {what}: {last.refusal.reason}"
