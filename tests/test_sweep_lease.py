@@ -240,6 +240,21 @@ def test_old_files_are_cleaned_up(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000005.json", "000006.json"]
 
 
+def test_a_number_that_was_had_and_cleaned_away_is_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        with lease.hold(tmp_path, "before"):
+            pass
+    with lease.hold(tmp_path, "mine") as held:
+        looked = iter([1])  # long ago, before most of them
+        highest = lease._highest
+        monkeypatch.setattr(lease, "_highest", lambda folder: next(looked, None) or highest(folder))
+        with pytest.raises(Busy, match="mine"), lease.hold(tmp_path, "stalled"):
+            pass
+        held.confirm()
+
+
 def test_one_at_a_time_among_threads_and_processes(tmp_path: Path) -> None:
     folder, counter = tmp_path / "lease", tmp_path / "counter"
     counter.write_text("0")

@@ -128,9 +128,13 @@ def _acquire(folder: Path, command: str, wait: Callable[[Owner], bool], poll_sec
         unchanged = now - seen_at > DEAD_AFTER_SECONDS
         if owner is None or owner.released or _gone(owner) or unchanged or _stale(folder, owner):
             content = _identity(command)
-            if create_exclusive(_path(folder, number + 1), json.dumps(content)):
-                _clean(folder, number + 1)
-                return Lease(folder, number + 1, content)
+            mine = _path(folder, number + 1)
+            if create_exclusive(mine, json.dumps(content)):
+                if _highest(folder) == number + 1:
+                    _clean(folder, number + 1)
+                    return Lease(folder, number + 1, content)
+                # Since this process looked, others came and went: the number had been had and cleaned away.
+                mine.unlink(missing_ok=True)
             continue
         if not wait(owner):
             raise Busy(owner.describe())
