@@ -60,7 +60,7 @@ def _train(dataset: str, setting: tuple[tuple[str, object], ...], fidelity: floa
     import torch
     from omegaconf import OmegaConf
 
-    from orchestrator.training import classify
+    from orchestrator.training import supervised
 
     torch.set_num_threads(1)
     data, epochs = SCALES[fidelity]
@@ -70,9 +70,9 @@ def _train(dataset: str, setting: tuple[tuple[str, object], ...], fidelity: floa
     for key, value in {**dict(setting), **scale, "checkpoints": 1, "device": "cpu"}.items():
         OmegaConf.update(config, key, value)
     with tempfile.TemporaryDirectory() as folder:
-        metrics = classify.train(config, Silent(Path(folder)))
+        metrics = supervised.train(config, Silent(Path(folder)))
         if not math.isfinite(metrics["val/accuracy"]):
             return Result(WORST, WORST)
-        predictions = classify.predict(config, Path(folder) / "best.pt", "test")
+        predictions = supervised.predict(config, Path(folder) / "best.pt", "test")
     wrong = predictions.probabilities.argmax(axis=1) != predictions.labels
     return Result(1 - metrics["val/accuracy"], float(wrong.mean()))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.hashing import DRAWING, NOISE, hashed, uniform
-from orchestrator.data.sources import Source
+from orchestrator.data.source import Source
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:

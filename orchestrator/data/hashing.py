@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One stream for each use, so that one seed never gives two uses the same order.
-SPLIT, SUBSET, CLASSES, LABELS, DRAWING, NOISE = range(6)
+SPLIT, SUBSET, CLASSES, LABELS, DRAWING, NOISE, FOLDS, LOOK = range(8)
 
 _INCREMENT = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF

@@ -11,6 +11,9 @@ from typing import Any
 from orchestrator.data.typed import read
 from orchestrator.errors import UserError, nearest
 
+# Common keys that a source's function gets too where it has a parameter of that name.
+_SHARED = ("samples", "num_classes", "task", "resolution")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSettings:
@@ -21,6 +24,9 @@ class SplitSettings:
     test: float = 0.2
     """Fraction of each class held out; no stage reads it."""
     seed: int = 0
+    folds: int | str = 1
+    """1: one split. k: training and validation samples are divided anew into k folds, each of them the
+    validation part once. auto: 5 where the validation part has fewer than 100 samples, otherwise 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,19 +37,27 @@ class DatasetSettings:
     """Declared size, so that planning need not open the data."""
     num_classes: int | None = None
     """Declared number of classes, for the same reason."""
+    task: str | None = None
+    """classification or regression, for a source that can give both; null: what the source gives."""
     fraction: float = 1.0
     """Of the training part of the chosen classes: a fraction up to 1, or a count above 1."""
     classes: int | Sequence[int | str] | None = None
     """A count, a list of class names, or null for all."""
     class_rule: str = "first"
-    """How a count chooses: first, random."""
+    """How a count chooses: first, random, confusable (those that a linear model mixes up most)."""
     validation_size: float | None = None
     """At most so much of the validation part (a fraction up to 1, or a count above 1); null for all."""
     split: SplitSettings = field(default_factory=SplitSettings)
     subset_seed: int = 0
     """Which samples the subsets take, and which classes the random rule."""
-    transform: str = "none"
-    """One of orchestrator.data.transforms.TRANSFORMS."""
+    transform: str | Sequence[str] = "none"
+    """One of orchestrator.data.transforms.TRANSFORMS, or a list of them in the order of application."""
+    resolution: int | None = None
+    """Pixels of a side that images are resized to; null: as they are, or what their source chooses."""
+    memory_gb: float | None = None
+    """A part that takes more is kept in a temporary file; null: a quarter of this process's memory."""
+    fingerprint: str | None = None
+    """Of the data's files when the sweep was planned; the planner writes it, see data.fingerprint."""
 
 
 def read_settings(config: Mapping[str, Any]) -> tuple[DatasetSettings, dict[str, Any]]:
@@ -62,7 +76,7 @@ def source_arguments(function: Callable[..., Any], config: Mapping[str, Any]) ->
     """Return the arguments of a source's function out of a dataset's config.
 
     `samples` and `num_classes` go to a function that takes them (a generated dataset has the size that is
-    declared); for others they are what the data are checked against.
+    declared); for others they are what the data are checked against. So it is with `task` and `resolution`.
 
     Raises:
         UserError: a key that neither the function nor a dataset knows, or one that is missing.
@@ -77,9 +91,7 @@ def source_arguments(function: Callable[..., Any], config: Mapping[str, Any]) ->
         if key not in parameters and not takes_any:
             known = {*parameters, *(each.name for each in fields(DatasetSettings))}
             raise UserError("no such key", key=f"datasets.{key}", hint=nearest(key, known))
-    arguments |= {
-        key: config[key] for key in ("samples", "num_classes") if key in parameters and key in config
-    }
+    arguments |= {key: config[key] for key in _SHARED if key in parameters and config.get(key) is not None}
     for name, each in parameters.items():
         required = each.default is each.empty and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
         if required and arguments.get(name) in (None, "???"):

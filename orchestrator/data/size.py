@@ -1,4 +1,4 @@
-"""How large a dataset is, for planning: from what is declared, or from a table's metadata.
+"""How large a dataset is, for planning: from what is declared, or from the labels of its files.
 
 Imports neither torch nor scikit-learn, SciPy or pandas, and reads no sample.
 """
@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.data.folds import fold_counts, number_of_folds
+from orchestrator.data.labels import Encoded, bins_of
 from orchestrator.data.settings import DatasetSettings, SplitSettings, locate, read_settings, source_arguments
+from orchestrator.data.source import CLASSIFICATION, REGRESSION
 from orchestrator.data.splits import (
     Indices,
     as_fraction,
@@ -21,8 +24,9 @@ from orchestrator.data.splits import (
     split_counts,
 )
 from orchestrator.data.typed import read
+from orchestrator.errors import UserError
 
-PARQUET = "orchestrator.data.sources.parquet"
+SOURCES = "orchestrator.data.sources."
 GLYPHS = "orchestrator.data.glyphs.glyphs"
 
 
@@ -32,19 +36,24 @@ class DatasetSize:
 
     Attributes:
         samples: in the whole dataset.
-        classes: in the whole dataset.
-        train_samples: in the training part at full scale.
-        validation_samples: in the validation part at full scale.
+        classes: in the whole dataset; None for regression.
+        task: "classification" or "regression".
+        train_samples: in the training part at full scale; of the smallest fold where there are folds.
+        validation_samples: in the validation part at full scale; of the smallest fold likewise.
         test_samples: in the held-out part.
-        counts: samples of each class, where the labels were read; otherwise classes count as equal.
+        folds: in which one trial trains; 1 for a plain split.
+        counts: samples of each class, where the labels were read; otherwise classes count as equal. For
+            regression those of each quantile bin.
         class_names: where the labels were read.
     """
 
     samples: int | None = None
     classes: int | None = None
+    task: str = CLASSIFICATION
     train_samples: int | None = None
     validation_samples: int | None = None
     test_samples: int | None = None
+    folds: int = 1
     counts: tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
 
@@ -64,17 +73,19 @@ def dataset_size(dataset: Mapping[str, Any] | None) -> DatasetSize:
     if str(dataset.get("_target_")).startswith("orchestrator.data."):
         # Ours import nothing heavy; a user's own function is looked at when the data are opened.
         source_arguments(locate(dataset["_target_"]), dataset)
-    counts, names = _counts(dataset, settings, own)
+    task, counts, names = _counts(dataset, settings, own)
     if counts is None:
-        return DatasetSize(samples=settings.samples, classes=settings.num_classes)
-    parts = split_counts(counts, settings.split.validation, settings.split.test)
-    train, validation, test = (int(part.sum()) for part in parts)
+        return DatasetSize(samples=settings.samples, classes=settings.num_classes, task=task)
+    parts = _parts(counts, settings.split)
+    _, _, test = split_counts(counts, settings.split.validation, settings.split.test)
     return DatasetSize(
         samples=int(counts.sum()),
-        classes=len(counts),
-        train_samples=train,
-        validation_samples=validation,
-        test_samples=test,
+        classes=len(counts) if task == CLASSIFICATION else None,
+        task=task,
+        train_samples=min(int(train.sum()) for train, _ in parts),
+        validation_samples=min(int(validation.sum()) for _, validation in parts),
+        test_samples=int(test.sum()),
+        folds=len(parts),
         counts=tuple(counts.tolist()),
         class_names=names,
     )
@@ -82,22 +93,55 @@ def dataset_size(dataset: Mapping[str, Any] | None) -> DatasetSize:
 
 def _counts(
     dataset: Mapping[str, Any], settings: DatasetSettings, own: Mapping[str, Any]
-) -> tuple[Indices | None, tuple[str, ...] | None]:
-    """Return the samples of each class and the classes' names, each as far as it is known."""
-    if dataset.get("_target_") == PARQUET:
-        from orchestrator.data.sources import parquet_labels
-
-        names, labels = parquet_labels(own["path"], own["label"])
-        return class_counts(labels, len(names)), tuple(names)
-    samples, classes = settings.samples, settings.num_classes
-    if samples is None or classes is None:
-        return None, None
-    if dataset.get("_target_") == GLYPHS and own.get("imbalance", 1) != 1:
+) -> tuple[str, Indices | None, tuple[str, ...] | None]:
+    """Return the task, the samples of each class, and the classes' names, each as far as it is known."""
+    task, samples, classes = settings.task or CLASSIFICATION, settings.samples, settings.num_classes
+    target = str(dataset.get("_target_"))
+    if (encoded := _labels(target, task, own)) is not None:
+        return task, class_counts(encoded.labels), encoded.class_names
+    if samples is None or samples < 1:
+        return task, None, None
+    if task == REGRESSION:
+        return task, _equal(samples, bins_of(samples)), ()
+    if classes is None or classes < 1:
+        return task, None, None
+    if target == GLYPHS and own.get("imbalance", 1) != 1:
         from orchestrator.data.glyphs import glyph_labels
 
         labels = glyph_labels(samples=samples, num_classes=classes, imbalance=own["imbalance"])
-        return class_counts(labels), None
-    return _equal(samples, classes), None
+        return task, class_counts(labels), None
+    return task, _equal(samples, classes), None
+
+
+def _labels(target: str, task: str, own: Mapping[str, Any]) -> Encoded | None:
+    """Read the labels of a source that keeps them apart from its samples; None for another."""
+    if target == SOURCES + "parquet":
+        from orchestrator.data.tables import read_labels
+
+        return read_labels(own["path"], own["label"], task)
+    if target == SOURCES + "npz":
+        from orchestrator.data.arrays import npz_labels
+
+        return npz_labels(path=own["path"], labels=own.get("labels", "y"), task=task)
+    if target == SOURCES + "idx":
+        from orchestrator.data.idx import idx_labels
+
+        return idx_labels(labels_path=own["labels_path"], task=task)
+    if target == SOURCES + "image_folder":
+        from orchestrator.data.folders import list_images
+
+        names, _, labels = list_images(own["path"])
+        return Encoded(labels, names, None)
+    return None
+
+
+def _parts(counts: Indices, cut: SplitSettings) -> list[tuple[Indices, Indices]]:
+    """Return how many of each class train and validate, (classes,) each, for every fold."""
+    train, validation, _ = split_counts(counts, cut.validation, cut.test)
+    folds = number_of_folds(cut.folds, int(validation.sum()), train + validation)
+    if folds == 1:
+        return [(train, validation)]
+    return [(train + validation - held_out, held_out) for held_out in fold_counts(train + validation, folds)]
 
 
 def trained_samples(
@@ -108,8 +152,11 @@ def trained_samples(
     *,
     class_rule: str = "first",
     seed: int = 0,
+    all_folds: bool = True,
 ) -> int | None:
-    """Return how many training samples a stage sees in one epoch; None where the size is unknown.
+    """Return how many training samples a trial sees in one epoch; None where the size is unknown.
+
+    A trial that trains in folds sees those of all its folds, for that is what it costs.
 
     Args:
         size: from `dataset_size`.
@@ -118,17 +165,20 @@ def trained_samples(
         split: the dataset's `split`; None for the default one.
         class_rule: how a count chooses classes; with `seed`, as in the dataset's config.
         seed: the dataset's `subset_seed`.
+        all_folds: False for a run that trains in the first fold alone, as one that keeps checkpoints does.
 
     Raises:
         UserError: more data or classes than there are, or a class or rule that does not exist.
     """
     if size.counts is None:
         return None
-    parts = read(SplitSettings, split or {}, "datasets.split.")
-    train, _, _ = split_counts(np.array(size.counts), parts.validation, parts.test)
     chosen = _chosen(size, classes, class_rule, seed)
-    available = np.where(chosen, train, 0)
-    return int(at_least_one(available, as_fraction(data, int(available.sum()))).sum())
+    total = 0
+    parts = _parts(np.array(size.counts), read(SplitSettings, split or {}, "datasets.split."))
+    for train, _ in parts if all_folds else parts[:1]:
+        available = np.where(chosen, train, 0)
+        total += int(at_least_one(available, as_fraction(data, int(available.sum()))).sum())
+    return total
 
 
 def validated_samples(
@@ -140,23 +190,33 @@ def validated_samples(
     class_rule: str = "first",
     seed: int = 0,
 ) -> int | None:
-    """Return how many validation samples a stage sees; arguments as `trained_samples`."""
+    """Return how many validation samples a trial sees, in all folds; arguments as `trained_samples`."""
     if size.counts is None:
         return None
-    parts = read(SplitSettings, split or {}, "datasets.split.")
-    _, validation, _ = split_counts(np.array(size.counts), parts.validation, parts.test)
-    available = np.where(_chosen(size, classes, class_rule, seed), validation, 0)
-    total = int(available.sum())
-    if validation_size is None or not total:
-        return total
-    amount = validation_size if validation_size <= 1 else min(validation_size, total)
-    return int(at_least_one(available, as_fraction(amount, total)).sum())
+    chosen = _chosen(size, classes, class_rule, seed)
+    total = 0
+    for _, validation in _parts(np.array(size.counts), read(SplitSettings, split or {}, "datasets.split.")):
+        available = np.where(chosen, validation, 0)
+        here = int(available.sum())
+        if validation_size is not None and here:
+            amount = validation_size if validation_size <= 1 else min(validation_size, here)
+            here = int(at_least_one(available, as_fraction(amount, here)).sum())
+        total += here
+    return total
 
 
 def _chosen(
     size: DatasetSize, classes: int | Sequence[int | str] | None, rule: str, seed: int
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return which classes a stage sees: (classes,)."""
+    """Return which classes a stage sees: (classes,); for regression all the bins."""
+    if size.task == REGRESSION:
+        if classes is not None:
+            raise UserError(
+                f"{classes!r} asks for classes, and this dataset has values to predict",
+                key="classes",
+                hint="Leave it null; `data` takes less",
+            )
+        return np.ones(len(size.counts or ()), dtype=np.bool_)
     numbers = choose_classes(size.classes or 0, classes, rule=rule, seed=seed, names=size.class_names)
     chosen = np.zeros(size.classes or 0, dtype=np.bool_)
     chosen[numbers] = True

@@ -21,7 +21,8 @@ from orchestrator.errors import UserError, nearest
 
 Indices = NDArray[np.int64]
 
-CLASS_RULES = ("first", "random")
+FIRST, RANDOM, CONFUSABLE = "first", "random", "confusable"
+CLASS_RULES = (FIRST, RANDOM, CONFUSABLE)
 
 # Each class rounds at an offset of its own (multiples of the golden ratio fill the unit interval evenly), so
 # that many equal classes don't all round up together: 62 classes at 1.5 samples give 93, not 124.
@@ -82,7 +83,7 @@ def split(labels: Indices, *, validation: float, test: float, seed: int) -> Spli
         UserError: as `split_counts`.
     """
     ids = np.arange(len(labels), dtype=np.int64)
-    ranks = _ranks_within_class(labels, hashed(seed, SPLIT, ids))
+    ranks = ranks_within_class(labels, hashed(seed, SPLIT, ids))
     _, held_out, tested = split_counts(class_counts(labels), validation, test)
     is_test = ranks < tested[labels]
     is_validation = ~is_test & (ranks < (tested + held_out)[labels])
@@ -106,7 +107,7 @@ def subset(labels: Indices, ids: Indices, amount: float, seed: int) -> Indices:
         UserError: more than there is, or nothing at all.
     """
     fraction = as_fraction(amount, len(ids))
-    ranks = _ranks_within_class(labels, hashed(seed, SUBSET, ids))
+    ranks = ranks_within_class(labels, hashed(seed, SUBSET, ids))
     taken = at_least_one(class_counts(labels), fraction)
     return ids[ranks < taken[labels]]
 
@@ -137,15 +138,19 @@ def choose_classes(
     rule: str = "first",
     seed: int = 0,
     names: Sequence[str] | None = None,
+    order: Sequence[int] | None = None,
 ) -> list[int]:
     """Choose classes by count or by list and return their numbers, ascending.
 
     Args:
         num_classes: how many there are.
         classes: a count, a list of names (or, where no name is a number, of numbers), or None for all.
-        rule: how a count chooses: "first", or "random" (seeded). Fewer classes are contained in more.
+        rule: how a count chooses: "first", "random" (seeded), or "confusable", which goes by `order`. Fewer
+            classes are contained in more.
         seed: for "random".
         names: the classes' names, where they are known.
+        order: for "confusable", all classes as orchestrator.data.confusable orders them; where the data
+            are not at hand (planning), None takes the first ones, of which there are as many.
 
     Raises:
         UserError: more classes than there are, fewer than two, a name or rule that does not exist.
@@ -162,10 +167,12 @@ def choose_classes(
         raise UserError(f"{classes} classes are asked for, and there are {num_classes}")
     if classes < 2:
         raise UserError(f"{classes} classes cannot be told apart", hint="Ask for at least 2")
-    order = np.arange(num_classes)
-    if rule == "random":
-        order = np.argsort(hashed(seed, CLASSES, order), kind="stable")
-    return sorted(order[:classes].tolist())
+    numbers = np.arange(num_classes)
+    if rule == RANDOM:
+        numbers = np.argsort(hashed(seed, CLASSES, numbers), kind="stable")
+    elif rule == CONFUSABLE and order is not None:
+        numbers = np.asarray(order)
+    return sorted(numbers[:classes].tolist())
 
 
 def _listed_classes(num_classes: int, listed: list[Any], names: Sequence[str] | None) -> list[int]:
@@ -185,7 +192,7 @@ def _listed_classes(num_classes: int, listed: list[Any], names: Sequence[str] | 
     return sorted(chosen)
 
 
-def _ranks_within_class(labels: Indices, keys: NDArray[np.uint64]) -> Indices:
+def ranks_within_class(labels: Indices, keys: NDArray[np.uint64]) -> Indices:
     """Return each sample's place, from 0, among those of its class, by ascending key: (n,)."""
     order = np.lexsort((keys, labels))
     counts = class_counts(labels)

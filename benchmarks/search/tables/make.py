@@ -33,16 +33,17 @@ import table_sources
 import torch
 from numpy.typing import NDArray
 
-from orchestrator.data.dataset import Part, Splits
+from orchestrator.data.dataset import Splits
 from orchestrator.data.settings import DatasetSettings, SplitSettings
 from orchestrator.data.sources import Source
 from orchestrator.errors import UserError
 from orchestrator.planning.sampling.samplers import Setting, sample
 from orchestrator.space import parse_space
 from orchestrator.sweep.files import replace_atomic
-from orchestrator.training.loop import Samples, State, evaluate, fit
-from orchestrator.training.models import build_model
-from orchestrator.training.optimizers import build_optimizer
+from orchestrator.training.batching import samples
+from orchestrator.training.build import build_run, load_fold
+from orchestrator.training.loop import Training, fit, outputs_for
+from orchestrator.training.metrics import measure
 from orchestrator.training.settings import JobSettings, read_job
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
@@ -240,18 +241,19 @@ def job_settings(recipe: Recipe, setting: Setting, seed: int) -> JobSettings:
 
 
 def train(job: JobSettings, data: Splits, test: bool) -> NDArray[np.float32]:
-    """Train once, as `orchestrator.training.classify` does, and return the curve: (epochs, columns)."""
-    torch.manual_seed(job.seed)
-    model = build_model(job.model, data.shape, data.num_classes)
-    optimizer = build_optimizer(model.parameters(), job.optimizer)
-    held_out = _samples(data.part("test")) if test else None
-    curve = Curve(job.epochs, lambda: 1 - evaluate(model, held_out)[1] if held_out else math.nan)
-    fit(State(model, optimizer, None), _samples(data.train), _samples(data.validation), job, curve)
+    """Train once, as `orchestrator.training.supervised` does, and return the curve: (epochs, columns)."""
+    device = torch.device("cpu")
+    run = build_run(job, load_fold(data, 0, device), device)
+    held_out = samples(data.part("test"), device) if test else None
+
+    def test_error() -> float:
+        if held_out is None:
+            return math.nan
+        return 1 - measure(outputs_for(run, held_out), held_out.targets)["val/accuracy"]
+
+    curve = Curve(job.epochs, test_error)
+    fit(Training(runs=[run], build=lambda _: run, settings=job, task=data.task, trial=curve, fingerprint=""))
     return curve.rows
-
-
-def _samples(part: Part) -> Samples:
-    return Samples(torch.from_numpy(part.inputs), torch.from_numpy(part.labels))
 
 
 def _shard(folder: Path, number: int) -> Path:
@@ -315,9 +317,9 @@ def describe(recipe: Recipe, scales: list[Splits], seconds: float) -> dict[str, 
         "scales": [
             {
                 **asdict(scale),
-                "train_samples": len(data.train.labels),
-                "validation_samples": len(data.validation.labels),
-                "test_samples": len(data.part("test").labels) if scale.test else 0,
+                "train_samples": len(data.train.targets),
+                "validation_samples": len(data.validation.targets),
+                "test_samples": len(data.part("test").targets) if scale.test else 0,
             }
             for scale, data in zip(recipe.scales, scales, strict=True)
         ],
