@@ -1,0 +1,1 @@
+"""Looking at data before any training: what `orchestrate inspect` finds (B1, B10)."""
