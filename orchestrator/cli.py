@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator import __version__
+from orchestrator.commands.checking import check
 from orchestrator.commands.driving import advance, cron, submit
+from orchestrator.commands.inspecting import inspect
 from orchestrator.commands.machine import doctor
 from orchestrator.commands.sweeps import (
     checked,
@@ -18,6 +20,7 @@ from orchestrator.commands.sweeps import (
     directory_argument,
     exit_status,
     how_to_go_on,
+    how_to_mend,
     json_option,
     open_target,
     overrides_argument,
@@ -42,6 +45,7 @@ def main() -> None:
     """Coarse-to-fine hyper-parameter sweeps, on this machine or on a SLURM cluster.
 
     \b
+    orchestrate inspect digits                look at data before any training
     orchestrate plan sweep.yaml               what will run, and what it will cost
     orchestrate run sweep.yaml                run it here, with progress, until it is done
     orchestrate run sweep.yaml slurm=gpu      the same on a cluster's GPUs
@@ -50,7 +54,7 @@ def main() -> None:
     """
 
 
-for _command in (advance, submit, cron, doctor):
+for _command in (inspect, check, advance, submit, cron, doctor):
     main.add_command(_command)
 
 
@@ -162,6 +166,8 @@ def status(directory: Path, as_json: bool, watch: bool) -> None:
     screen.print(standing_view(standing, _spaces(sweep)))
     if standing.message:
         click.echo(standing.message)
+    for sentence in how_to_mend(sweep) if standing.state == "paused" else ():
+        click.echo(sentence)
     if standing.state == "running":
         by = owner(sweep)
         if by is None and handed_over(sweep.directory):
@@ -326,8 +332,8 @@ def _end(console: Console, sweep: Sweep, decision: Decision) -> None:
         return
     click.echo(f"{decision.state}: {decision.message}", err=True)
     if decision.state == "paused":
-        click.echo(f"After a fix of the code: orchestrate retry {short(sweep.directory.path)}", err=True)
-        click.echo("After a change of the sweep file: run it under another name: name=...", err=True)
+        for sentence in how_to_mend(sweep):
+            click.echo(sentence, err=True)
     sys.exit(exit_status(decision.state))
 
 

@@ -26,6 +26,10 @@ class StopTrial(Exception):
     """Raised by `Trial.report` when the trial is abandoned; a job lets it pass through."""
 
 
+class CheckFailed(Exception):
+    """The checks before the first stage found the set-up unfit; the message says all there is to say."""
+
+
 class Busy(Exception):
     """Another process holds the sweep's lease."""
 

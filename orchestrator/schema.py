@@ -10,12 +10,15 @@ from typing import Any
 from omegaconf import MISSING
 
 SAMPLERS = ("sobol", "random", "grid", "tpe", "gp", "cmaes", "model")
-CLASS_RULES = ("first", "random")
+CLASS_RULES = ("first", "random", "confusable")
 MEMBERS = ("seeds", "settings", "checkpoints")
 COMBINE = ("greedy", "average")
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 GROUPS = ("jobs", "datasets", "slurm")
-SCALE_KEYS = ("data", "classes", "class_rule", "epochs", "validation_size", "seed", "checkpoints")
+SCALE_KEYS = (
+    *("data", "classes", "class_rule", "epochs", "validation_size", "resolution", "augment"),
+    *("seed", "checkpoints"),
+)
 
 
 @dataclass
@@ -38,12 +41,16 @@ class StageConfig:
     data: Any = 1.0
     # how many classes, or a list of them; null is all
     classes: Any = None
-    # which classes, when a count is given: first, random
+    # which classes, when a count is given: first, random, confusable
     class_rule: str = "first"
     # epochs of each trial; null leaves the job's own
     epochs: int | None = None
     # validation samples to measure on; null is all
     validation_size: int | None = None
+    # pixels of a side that images are resized to; null is the dataset's own
+    resolution: int | None = None
+    # random changes of the training inputs; null: as the job's config has them, and none before full scale
+    augment: bool | None = None
     # sobol, random, grid; of those that learn: tpe, gp (Gaussian process), cmaes, model
     sampler: str = "sobol"
     # the share of this stage's trials that counts as good when the next ranges are drawn
@@ -114,6 +121,21 @@ class CostConfig:
 
 
 @dataclass
+class ChecksConfig:
+    """Sanity checks of the set-up, run before the first stage has cost anything."""
+
+    # null: where the job has a `setup`
+    enabled: bool | None = None
+    # checks to leave out, by their id: [D3, D7]
+    skip: list[str] = field(default_factory=list)
+    # the accuracy that people have on the task, to compare the baselines with
+    human_accuracy: float | None = None
+    # the parameter, such as optimizer.lr, whose first range a learning-rate range test sets in place of the
+    # declared one; null: no such test
+    range_test: str | None = None
+
+
+@dataclass
 class JobConfig:
     """The training function and its config."""
 
@@ -121,6 +143,8 @@ class JobConfig:
     _target_: str = MISSING
     # dotted path of `def predict(config, checkpoint, split)`; without it there is no ensemble
     predict: str | None = None
+    # dotted path of `def setup(config)`, which gives model, loss, inputs and targets to the sanity checks
+    setup: str | None = None
     # what the function gets; the keys of `space` are dotted paths in it
     config: dict[str, Any] = field(default_factory=dict)
     # where in `config` the planner writes a stage's scale: data, classes, class_rule, epochs, ...
@@ -202,6 +226,7 @@ class SweepConfig:
     budget: str | None = None
     # the ladder, from the cheapest stage up; the text auto has it worked out from the budget
     stages: dict[str, StageConfig] = field(default_factory=dict)
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
     final: FinalConfig = field(default_factory=FinalConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     jobs: JobConfig = field(default_factory=JobConfig)
@@ -218,6 +243,12 @@ def final_runs(final: FinalConfig) -> tuple[int, int]:
 def sweep_directory(config: SweepConfig) -> Path:
     """Return where a sweep lives."""
     return Path(os.path.expanduser(config.dir)) if config.dir else Path("sweeps") / config.name
+
+
+def with_checks(config: SweepConfig) -> bool:
+    """Say whether the set-up is checked before the first stage."""
+    wanted = config.checks.enabled
+    return bool(config.jobs.setup) if wanted is None else wanted
 
 
 def task_cores(slurm: SlurmConfig) -> int:

@@ -56,7 +56,8 @@ def test_plan_shows_the_ladder_and_freezes_it(tmp_path: Path) -> None:
     dry = orchestrate("plan", file, *changes, cwd=tmp_path)
     content = json.loads(dry.stdout)
     assert not (tmp_path / "sweeps").exists(), "a dry run writes nothing"
-    coarse = content["phases"][0]
+    checks, coarse = content["phases"][:2]
+    assert (checks["kind"], checks["trials"]) == ("checks", 1)
     assert (coarse["trials"], coarse["samples"], content["unit"]) == (128, 21, "GPU")
     assert 0 < content["full_scale_share"] < 0.5
     shown = orchestrate("plan", file, cwd=tmp_path).stdout

@@ -10,10 +10,11 @@ import pytest
 
 from orchestrator.config import load_sweep
 from orchestrator.control.create import Planned, work_out
+from orchestrator.errors import UserError
 from orchestrator.planning.cost import Price, phase_cost, total_cost
 from orchestrator.planning.plan import Cost, Phase, Plan, plan_from_json, plan_to_json
 from orchestrator.schema import SlurmConfig
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
 OWN = """\
@@ -51,16 +52,16 @@ def test_digits_by_hand(here: Path) -> None:
     plan = work_out(DIGITS, ["slurm.cpus_per_task=2"]).plan
     ladder = phases(plan)
     assert [(p.kind, p.name) for p in plan.phases] == [
-        (STAGE, "coarse"), (STAGE, "medium"), (STAGE, "fine"), (FINAL, "final"), (ENSEMBLE, "ensemble"),
+        (CHECKS, "checks"), (STAGE, "coarse"), (STAGE, "medium"), (STAGE, "fine"), (FINAL, "final"), (ENSEMBLE, "ensemble"),
     ]  # fmt: skip
-    assert [p.trials for p in plan.phases] == [64, 24, 12, 9, 1]
+    assert [p.trials for p in plan.phases] == [1, 64, 24, 12, 9, 1]
     # 1,797 samples: about 108 of each class are for training. A tenth of two classes is 21.6, of which
     # whole classes make 21; 0.3 of five is 162.
-    assert [p.samples for p in plan.phases[:4]] == [21, 162, 1079, 1079]
-    assert [p.scale.classes for p in plan.phases[:4]] == [2, 5, None, None]
-    assert [p.scale.epochs for p in plan.phases[:4]] == [3, 6, 10, 60]
+    assert [p.samples for p in plan.phases[1:5]] == [21, 162, 1079, 1079]
+    assert [p.scale.classes for p in plan.phases[1:5]] == [2, 5, None, None]
+    assert [p.scale.epochs for p in plan.phases[1:5]] == [3, 6, 10, 60]
     # A quarter of a stage is promoted to it, and an eighth for comparison.
-    assert [(p.survivors, p.controls) for p in plan.phases[:4]] == [(0, 0), (6, 3), (3, 1), (3, 0)]
+    assert [(p.survivors, p.controls) for p in plan.phases[1:5]] == [(0, 0), (6, 3), (3, 1), (3, 0)]
     assert ladder["final"].scale.checkpoints == 5
     assert ladder["fine"].sampler == "tpe"
     # 0.15 s for each trial and 1.5e-5 s for each sample.
@@ -78,7 +79,7 @@ def test_digits_by_hand(here: Path) -> None:
         "core", (), "digits", "val/accuracy", "max",
     )  # fmt: skip
     # This machine: one task with all trials.
-    assert [(p.batch, p.tasks, p.array) for p in plan.phases[:4]] == [
+    assert [(p.batch, p.tasks, p.array) for p in plan.phases[1:5]] == [
         (64, 1, 1), (24, 1, 1), (12, 1, 1), (9, 1, 1),
     ]  # fmt: skip
 
@@ -86,11 +87,11 @@ def test_digits_by_hand(here: Path) -> None:
 def test_digits_on_gpus(here: Path) -> None:
     plan = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=8"]).plan
     # A stage of some seconds is one task of a job that is meant to last ten minutes.
-    assert [(p.batch, p.tasks, p.array) for p in plan.phases[:4]] == [
+    assert [(p.batch, p.tasks, p.array) for p in plan.phases[1:5]] == [
         (64, 1, 1), (24, 1, 1), (12, 1, 1), (9, 1, 1),
     ]  # fmt: skip
     plan = work_out(DIGITS, ["slurm=gpu", "slurm.tasks_at_once=8", "slurm.task_minutes=0.02"]).plan
-    coarse = plan.phases[0]
+    coarse = plan.stages[0]
     seconds_of_a_task = coarse.cost.seconds / coarse.trials * coarse.batch if coarse.cost.seconds else 0
     assert 0.6 < seconds_of_a_task <= 1.2
     assert coarse.tasks == 64 // coarse.batch + (64 % coarse.batch > 0)
@@ -142,7 +143,7 @@ def test_a_count_of_samples_is_that_many(here: Path) -> None:
 
 def test_without_final_runs_the_largest_stage_is_full_scale(here: Path) -> None:
     plan = work_out(DIGITS, ["final.top=0", "stages.medium.data=200"]).plan
-    assert [p.kind for p in plan.phases] == [STAGE] * 3
+    assert [p.kind for p in plan.phases] == [CHECKS] + [STAGE] * 3
     assert plan.final is None
     assert plan.ensemble is None
     medium = phases(plan)["medium"].samples
@@ -255,3 +256,26 @@ def test_how_a_stage_goes_is_planned_and_priced(here: Path) -> None:
     # What runs side by side is a wave: 2, 2, 1 twice, then the repeats.
     assert (coarse.batch, coarse.tasks, coarse.array) == (2, 7, 3)
     assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
+def test_inputs_are_changed_at_random_only_once_all_data_are_seen(here: Path) -> None:
+    text = OWN.replace("epochs: 10}", "epochs: 10, augmentation: {enabled: true, flip: true}}")
+    text = text.replace("epochs: epochs}", "epochs: epochs, augment: augmentation.enabled}")
+
+    def scales(*overrides: str) -> list[bool | None]:
+        return [phase.scale.augment for phase in own(text, *overrides).plan.phases]
+
+    assert scales() == [False, None, None]
+    assert scales("stages.coarse.augment=true", "stages.fine.augment=false") == [True, False, None]
+    # Where it is itself searched, every stage has it.
+    assert scales("space.augmentation.flip=choice(true,false)") == [None, None, None]
+
+
+def test_a_resolution_needs_a_place_in_the_job(here: Path) -> None:
+    with pytest.raises(UserError, match=r"stages.coarse.resolution: the job has no place for it"):
+        own(OWN, "stages.coarse.resolution=14")
+    text = OWN.replace("epochs: epochs}", "epochs: epochs, resolution: side}").replace(
+        "lr: 0.1,", "lr: 0.1, side: 28,"
+    )
+    planned = own(text, "stages.coarse.resolution=14").plan
+    assert [phase.scale.resolution for phase in planned.phases] == [14, None, None]

@@ -46,7 +46,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Plan]:
     folder = tmp_path_factory.mktemp("plans")
 
     def plan(*overrides: str) -> Plan:
-        return work_out(DIGITS, [f"dir={folder}/none", "slurm.cpus_per_task=1", *overrides]).plan
+        return work_out(
+            DIGITS, [f"dir={folder}/none", "slurm.cpus_per_task=1", "checks.enabled=false", *overrides]
+        ).plan
 
     return {
         "trainings": plan("stages=auto", "budget=20 trainings", "final.top=3", "final.seeds=2"),

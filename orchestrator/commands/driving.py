@@ -14,6 +14,7 @@ from orchestrator.commands.sweeps import (
     console,
     directory_argument,
     exit_status,
+    how_to_mend,
     json_option,
     open_target,
     overrides_argument,
@@ -122,8 +123,10 @@ def submit(target: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"where it stands: orchestrate status {where}; stop it: orchestrate cancel {where}")
         return
     click.echo(f"{state}{': ' + message if message else ''}", err=state != "done")
+    for sentence in how_to_mend(sweep) if state == "paused" else ():
+        click.echo(sentence, err=True)
     if state != "done":
-        click.echo(f"After a fix: orchestrate retry {where} && orchestrate submit {where}", err=True)
+        click.echo(f"Then hand it over again: orchestrate submit {where}", err=True)
     sys.exit(exit_status(state))
 
 

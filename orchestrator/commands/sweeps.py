@@ -81,6 +81,16 @@ def how_to_go_on(sweep: Sweep) -> str:
     return f"orchestrate run {where}{by_slurm}"
 
 
+def how_to_mend(sweep: Sweep) -> list[str]:
+    """Return what a person may do about a paused sweep, a sentence each."""
+    where, directory = short(sweep.directory.path), sweep.directory
+    sentences = [f"After a fix of the code: orchestrate retry {where}"]
+    first = sweep.plan.stages[0]
+    if sweep.plan.checks is not None and not directory.phase(first.kind, first.name).trials.exists():
+        return [*sentences, f"Go on in spite of the checks: orchestrate check {where} --accept"]
+    return [*sentences, "After a change of the sweep file: run it under another name: name=..."]
+
+
 def exit_status(state: str) -> int:
     """Return what a command ends with when it leaves a sweep in a state."""
     return 0 if state in ("running", "done", "cancelled") else 1

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.narrowing.trust import Agreement, agreement
-from orchestrator.sweep.directory import ENSEMBLE
 
 if TYPE_CHECKING:
     from orchestrator.planning.narrowing.evidence import StageResults
@@ -22,7 +21,7 @@ def agreements(plan: Plan, phases: Sequence[PhaseFacts]) -> tuple[Agreement, ...
         plan: the sweep's plan.
         phases: what is known of its phases, in their order; pairs without a setting in common are left out.
     """
-    ran = [known for known in phases if known.phase.kind != ENSEMBLE and known.outcomes]
+    ran = [known for known in phases if known.phase.trains and known.outcomes]
     results = [_results(known, plan) for known in ran] if len(ran) > 1 else []
     pairs = [agreement(low, high) for low, high in itertools.pairwise(results)]
     return tuple(found for found in pairs if found is not None)

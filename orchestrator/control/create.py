@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import freeze, load_frozen, load_sweep
+from orchestrator.data.fingerprint import fingerprint
 from orchestrator.data.size import dataset_size
 from orchestrator.errors import UserError, nearest
 from orchestrator.explain import blame
@@ -56,6 +57,9 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
         # Relative paths in a sweep file start at its folder, as they do in its tasks.
         with contextlib.chdir(folder):
             size = dataset_size(config.datasets)
+            if (content := fingerprint(config.datasets)) is not None:
+                # The tasks refuse data that are not those that were planned with.
+                config.datasets["fingerprint"] = content
         expanded = expand(config, size, file)
         config = expanded.config
         validate(config, space, size, file)
@@ -151,7 +155,8 @@ def check_importable(config: SweepConfig, folder: Path, file: Path) -> None:
     Raises:
         UserError: the module or the function is not there.
     """
-    functions = {"jobs._target_": config.jobs._target_, "jobs.predict": config.jobs.predict}
+    job = config.jobs
+    functions = {"jobs._target_": job._target_, "jobs.predict": job.predict, "jobs.setup": job.setup}
     for key, path in functions.items():
         if path is None:
             continue

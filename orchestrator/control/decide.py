@@ -21,7 +21,7 @@ from orchestrator.cluster.interface import (
 from orchestrator.cluster.interface import FAILED as ENDED_FAILED
 from orchestrator.control.room import learned
 from orchestrator.planning.plan import Phase
-from orchestrator.sweep.directory import FINAL
+from orchestrator.sweep.directory import CHECKS, FINAL
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.submissions import Submission
@@ -157,7 +157,7 @@ def _decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -
     if not begun:
         return Decision(RUNNING, (Freeze(facts.phases[0].phase),))
     for known in begun:
-        if message := _same_error(known) or _never_began(known):
+        if message := _unsound(known, facts, limits.attempts) or _same_error(known) or _never_began(known):
             return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts, limits)), message)
     needs = [_need(known, tasks, limits.attempts) for known in begun]
     # The phases before it have closed: what is left of them is seen to, and not waited for.
@@ -340,10 +340,18 @@ def _cannot_freeze(before: PhaseFacts, phase: Phase, metric: str) -> str:
     )
 
 
+def _unsound(known: PhaseFacts, facts: Facts, attempts: int) -> str:
+    """Return what the checks found wrong, unless a person wants to go on in spite of it, or nothing."""
+    if known.phase.kind != CHECKS or facts.accepted:
+        return ""
+    failures = [outcome.error for outcome in known.outcomes.values() if outcome.state == FAILED]
+    return "\n".join([*failures, *(f"the checks: {reason}" for reason in known.given_up(attempts).values())])
+
+
 def _same_error(known: PhaseFacts) -> str:
     """Return the message that pauses a sweep, or nothing."""
     failures = [outcome for outcome in known.outcomes.values() if outcome.state == FAILED]
-    if not failures:
+    if not failures or known.phase.kind == CHECKS:
         return ""
     signature, count = Counter(_signature(outcome.error) for outcome in failures).most_common(1)[0]
     if count < min(SAME_ERRORS, len(known.trials)) or count < SAME_SHARE * len(known.outcomes):
@@ -422,5 +430,6 @@ def _stop_everything(facts: Facts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple
 
 def _compact(facts: Facts, limits: Limits, through: int | None = None) -> tuple[Action, ...]:
     """Bring the results up to date when rows of the first `through` phases (None: all) are missing."""
-    rows = sum(len(known.outcomes) + len(known.given_up(limits.attempts)) for known in facts.phases[:through])
+    ran = [known for known in facts.phases[:through] if known.phase.kind != CHECKS]
+    rows = sum(len(known.outcomes) + len(known.given_up(limits.attempts)) for known in ran)
     return (Compact(rows),) if rows > facts.compacted else ()

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from orchestrator.config import job_config
 from orchestrator.control.finished import finished, observations
+from orchestrator.control.rates import with_range_test
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
 from orchestrator.planning.narrowing.importance import importance
@@ -24,6 +25,8 @@ from orchestrator.schema import SweepConfig
 from orchestrator.space import Parameter, Value, from_json, to_json
 from orchestrator.space.conditions import declared_space
 from orchestrator.sweep.directory import (
+    CHECK_TRIALS,
+    CHECKS,
     ENSEMBLE,
     STAGE,
     SweepDirectory,
@@ -51,6 +54,9 @@ def freeze(directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Ph
         trials = _draw(directory, plan, config, phase, wave)
     elif phase.kind == ENSEMBLE:
         trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=config.seed)]
+    elif phase.kind == CHECKS:
+        names = CHECK_TRIALS[: phase.trials]
+        trials = [TrialSpec(trial_id=name, setting_id="", params={}, seed=config.seed) for name in names]
     else:
         assert before is not None, "final runs follow a stage"
         trials = _final(directory, plan, config, phase, before, wave)
@@ -140,7 +146,7 @@ def _ranges(
         agreed = agreement(*results[-2:]) if len(results) > 1 else None
         space = narrow(searched, results, keep=before.keep, margin=before.margin, trust=agreed)
     else:
-        space = declared_space(config, directory.config)
+        space = with_range_test(declared_space(config, directory.config), directory, config.checks.range_test)
     seen = [one for stage in results for one in stage.observations]
     best = {**_own_values(config, space), **best_values(space, seen)}
     held = hold(space, to_hold(phase.tune, space, seen), best)
@@ -165,7 +171,7 @@ def relative_scale(plan: Plan, phase: Phase) -> float:
 
     Where the plan could not tell, each stage is taken to train three times what the one before does.
     """
-    shares = {other.name: other.share for other in plan.phases if other.kind != ENSEMBLE}
+    shares = {other.name: other.share for other in plan.phases if other.trains}
     if (share := shares[phase.name]) and all(shares.values()):
         return min(1.0, share)
     return UNKNOWN_STEP ** (len(shares) - 1 - list(shares).index(phase.name))

@@ -12,7 +12,6 @@ from orchestrator.control.agreements import agreements
 from orchestrator.control.decide import Decision
 from orchestrator.planning.narrowing import trust
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.sweep.directory import ENSEMBLE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 
@@ -142,7 +141,7 @@ def _seconds_left(plan: Plan, phases: tuple[PhaseStanding, ...], slots: int) -> 
     left = 0.0
     for phase, now in zip(plan.phases, phases, strict=True):
         todo = now.planned - now.done
-        if todo <= 0 or phase.kind == ENSEMBLE:
+        if todo <= 0 or not phase.trains:
             continue
         one = now.seconds / now.done if now.done else _one_trial(phase, factor)
         if one is None:

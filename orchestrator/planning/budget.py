@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.errors import UserError, nearest
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import FINAL, STAGE
 
 TRAININGS, SAMPLES, GPU_HOURS, CORE_HOURS = "trainings", "samples", "GPU-hours", "core-hours"
 EXAMPLE = "Write an amount and its unit: 40 gpu-hours, 12 core-hours, 3e8 samples or 20 trainings"
@@ -110,7 +110,7 @@ def check_unit(budget: Budget, unit: str, file: object, key: str | None = "budge
 
 def run_cost(phase: Phase, budget: Budget) -> float | None:
     """Return what one trial of a phase costs by the plan, in the budget's unit; None where not known."""
-    if phase.kind == ENSEMBLE:
+    if not phase.trains:
         return 0.0
     if budget.unit == TRAININGS:
         return phase.share
@@ -155,7 +155,7 @@ def check_affordable(plan: Plan, budget: Budget, file: object) -> None:
     parts = ", ".join(
         f"{phase.name} {show_amount(planned_cost([phase], budget) or 0.0)}"
         for phase in plan.phases
-        if phase.kind != ENSEMBLE
+        if phase.trains
     )
     raise UserError(
         f"the plan costs {budget.show(total)} ({parts}), {show_amount(over)} ({over / budget.amount:.0%}) "

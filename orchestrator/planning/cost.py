@@ -73,7 +73,7 @@ def epoch_samples(config: SweepConfig, size: DatasetSize, scale: Scale) -> int |
     dataset = config.datasets
     return trained_samples(
         size, scale.data, chosen, dataset.get("split"),
-        class_rule=scale.class_rule, seed=dataset.get("subset_seed", 0),
+        class_rule=scale.class_rule, seed=dataset.get("subset_seed", 0), all_folds=not scale.checkpoints,
     )  # fmt: skip
 
 

@@ -12,9 +12,16 @@ from pathlib import Path
 from orchestrator.data.size import DatasetSize
 from orchestrator.planning.cost import FullScale, Price, epoch_samples, job_epochs, phase_cost, total_cost
 from orchestrator.planning.plan import Phase, Plan, Scale
-from orchestrator.schema import SlurmConfig, StageConfig, SweepConfig, final_runs, trials_at_once
+from orchestrator.schema import (
+    SlurmConfig,
+    StageConfig,
+    SweepConfig,
+    final_runs,
+    trials_at_once,
+    with_checks,
+)
 from orchestrator.space import CHOICE, Parameter, advice
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE
 
 
 def build_plan(
@@ -41,6 +48,8 @@ def build_plan(
     phases: list[Phase] = []
     for name, stage in config.stages.items():
         phases.append(_stage(config, name, stage, size, price, first=not phases))
+    if with_checks(config):
+        phases.insert(0, _checks(config, phases[0].scale))
     if top:
         phases.append(_final(config, size, price))
         if config.jobs.predict:
@@ -48,7 +57,7 @@ def build_plan(
     # Without final runs the largest stage is full scale; an amount of data may be a share or a count.
     full = phases[-1].scale if top else max(phases, key=lambda p: p.samples or 0).scale
     total = total_cost([phase.cost for phase in phases])
-    trials = sum(phase.runs for phase in phases if phase.kind != ENSEMBLE)
+    trials = sum(phase.runs for phase in phases if phase.trains)
     everything = phase_cost(
         price, trials, epoch_samples(config, size, full), full.epochs or job_epochs(config)
     )
@@ -84,6 +93,8 @@ def _stage(
         class_rule=stage.class_rule,
         epochs=stage.epochs,
         validation_size=stage.validation_size,
+        resolution=stage.resolution,
+        augment=_augment(config, stage),
     )
     quarter, eighth = max(1, stage.trials // 4), stage.trials // 8
     survivors = 0 if first else stage.survivors if stage.survivors is not None else quarter
@@ -97,6 +108,26 @@ def _stage(
             tune=tuple(stage.tune),
         ),
     )  # fmt: skip
+
+
+def _augment(config: SweepConfig, stage: StageConfig) -> bool | None:
+    """Say whether a stage's trials change their inputs at random: by default not before all of the data.
+
+    Few epochs on few samples don't tell what augmentation is worth, and it slows the fit down. Where it is
+    itself searched, every stage has it.
+    """
+    if stage.augment is not None or "augment" not in config.jobs.scale:
+        return stage.augment
+    section = config.jobs.scale["augment"].rpartition(".")[0]
+    searched = any(section and name.startswith(f"{section}.") for name in config.space)
+    whole = stage.data == 1 and stage.classes is None
+    return None if whole or searched else False
+
+
+def _checks(config: SweepConfig, scale: Scale) -> Phase:
+    """Return the checks, which see the first stage's data: a trial for them, and one for the range test."""
+    trials = 1 + (config.checks.range_test is not None)
+    return Phase(kind=CHECKS, name=CHECKS, trials=trials, scale=scale, batch=trials)
 
 
 def _final(config: SweepConfig, size: DatasetSize, price: Price) -> Phase:
@@ -160,5 +191,5 @@ def _order_advice(phases: list[Phase]) -> list[str]:
         f"stages.{phase.name}: one of its trials trains {phase.share / after.share:.2g} times what one of "
         f"'{after.name}' does; a ladder goes from cheap stages to dear ones, so put the cheaper one first"
         for phase, after in pairwise(phases)
-        if after.kind != ENSEMBLE and phase.share and after.share and phase.share > 1.001 * after.share
+        if after.trains and phase.share and after.share and phase.share > 1.001 * after.share
     ]

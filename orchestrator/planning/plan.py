@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TRAINED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +19,10 @@ class Scale:
     class_rule: str = "first"
     epochs: int | None = None
     validation_size: int | None = None
+    # pixels of a side; None: the dataset's own
+    resolution: int | None = None
+    # None: as the job's config has it
+    augment: bool | None = None
     checkpoints: int = 0
 
 
@@ -37,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
-    """A stage, the final runs or the ensemble."""
+    """The checks, a stage, the final runs or the ensemble."""
 
     kind: str
     name: str
@@ -70,6 +74,11 @@ class Phase:
     sizes: tuple[int, ...] = ()
     # the parameters that this stage tunes, the rest held at their best; empty: all
     tune: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether its trials train a setting."""
+        return self.kind in TRAINED
 
     @property
     def runs(self) -> int:
@@ -119,8 +128,13 @@ class Plan:
 
     @property
     def stages(self) -> tuple[Phase, ...]:
-        """The stages, without the final runs and the ensemble."""
+        """The stages, without the checks, the final runs and the ensemble."""
         return tuple(phase for phase in self.phases if phase.kind == STAGE)
+
+    @property
+    def checks(self) -> Phase | None:
+        """The checks before the first stage."""
+        return next((phase for phase in self.phases if phase.kind == CHECKS), None)
 
     @property
     def final(self) -> Phase | None:

@@ -14,7 +14,7 @@ from orchestrator.planning.auto import LEAST_FIRST, LEAST_TRIALS, MOST_TRIALS, f
 from orchestrator.planning.budget import TOLERANCE, Budget, parse_budget, run_cost, show_amount
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import COMPLETED
 
@@ -106,7 +106,7 @@ def reprice(
     costs = run_costs(plan, measured, budget, price)
     used = used_so_far(plan, measured, budget, price)
     index = next((i for i, phase in enumerate(plan.phases) if not _drawn(phase, measured)), None)
-    if index is None or plan.phases[index].kind == ENSEMBLE:
+    if index is None or not plan.phases[index].trains:
         return Repriced(plan=plan, used=used)
     following = plan.phases[index]
     if costs[following.name] is None or any(costs[p.name] is None for p in plan.phases[index:]):
@@ -168,7 +168,7 @@ def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> flo
     The forecast is a startup and a rate: told apart by the trials' own reports, else by two scales, else as
     they were declared. Where nothing tells, all of it grows with the scale: rather too dear than too cheap.
     """
-    if phase.kind == ENSEMBLE:
+    if not phase.trains:
         return 0.0
     if (own := _mean(measured, phase)) is not None:
         return own
@@ -323,7 +323,7 @@ def _reserve(plan: Plan, costs: Mapping[str, float], budget: Budget) -> float:
     if cost <= 0:
         return 0.0
     share = final_share(budget.amount / cost)
-    planned = sum((phase.share or 0.0) * phase.runs for phase in plan.phases if phase.kind != ENSEMBLE)
+    planned = sum((phase.share or 0.0) * phase.runs for phase in plan.phases if phase.trains)
     if final.share and planned and final.trials > math.ceil(final_share(planned) * planned):
         # A larger share was asked for.
         share = max(share, final.trials / planned)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from orchestrator.checks.names import NAMES
 from orchestrator.config import has_path, job_config, leaf_paths
+from orchestrator.data.settings import DatasetSettings
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
@@ -27,8 +30,10 @@ from orchestrator.schema import (
     StageConfig,
     SweepConfig,
     final_runs,
+    with_checks,
 )
-from orchestrator.space import Parameter
+from orchestrator.space import FLOAT, Parameter
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL
 
 
 def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, file: Path | str) -> None:
@@ -53,6 +58,7 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
         _classes_have_enough(config, name, stage, size, check)
         _scale_has_a_place(config, name, stage, check)
     _start(config, space, check)
+    _checks(config, space, check)
     _end(config, check)
     _cluster(config, check)
 
@@ -76,13 +82,17 @@ class _Check:
 
 
 def _job(config: SweepConfig, check: _Check) -> None:
-    for key, path in (("jobs._target_", config.jobs._target_), ("jobs.predict", config.jobs.predict)):
+    job = config.jobs
+    functions = {"jobs._target_": job._target_, "jobs.predict": job.predict, "jobs.setup": job.setup}
+    for key, path in functions.items():
         if path is not None and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
             check.fail(key, f"'{path}' is no dotted path of a function", "Write module.function")
     node = job_config(config)
     for name, path in config.jobs.scale.items():
         check.one_of(f"jobs.scale.{name}", name, SCALE_KEYS)
-        if not has_path(node, path):
+        # What every dataset takes need not be written out in each of their files.
+        common = path in {f"dataset.{each.name}" for each in fields(DatasetSettings)}
+        if not has_path(node, path) and not common:
             check.fail(
                 f"jobs.scale.{name}",
                 f"'{path}' is not in the job's config",
@@ -98,11 +108,12 @@ def _plain(node: Any) -> dict[str, Any]:
 
 def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> None:
     key = f"stages.{name}"
-    if not re.fullmatch(r"\w[\w-]*", name) or name in ("final", "ensemble"):
+    if not re.fullmatch(r"\w[\w-]*", name) or name in (CHECKS, FINAL, ENSEMBLE):
         check.fail(key, f"'{name}' can't be a stage's name", "Use letters, digits, '-' and '_'")
     check.at_least(f"{key}.trials", stage.trials, 1)
     check.at_least(f"{key}.epochs", stage.epochs, 1)
     check.at_least(f"{key}.validation_size", stage.validation_size, 1)
+    check.at_least(f"{key}.resolution", stage.resolution, 1)
     check.one_of(f"{key}.sampler", stage.sampler, SAMPLERS)
     check.one_of(f"{key}.class_rule", stage.class_rule, CLASS_RULES)
     if not 0 < stage.keep <= 1:
@@ -199,6 +210,8 @@ def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check
         "classes": stage.classes is not None,
         "epochs": stage.epochs is not None,
         "validation_size": stage.validation_size is not None,
+        "resolution": stage.resolution is not None,
+        "augment": stage.augment is not None,
     }
     for key, wanted in asked.items():
         if wanted and key not in config.jobs.scale:
@@ -207,6 +220,34 @@ def _scale_has_a_place(config: SweepConfig, name: str, stage: StageConfig, check
                 f"the job has no place for it, so every trial would run at its own {key}",
                 f"Name the key of its config under jobs.scale: {{{key}: ...}}",
             )
+
+
+def _checks(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> None:
+    for skipped in config.checks.skip:
+        check.one_of("checks.skip", skipped, NAMES)
+    tested, human = config.checks.range_test, config.checks.human_accuracy
+    if human is not None and not 0 < human <= 1:
+        check.fail("checks.human_accuracy", f"{human:g} is no share of right answers", "Write 0.98")
+    if tested is None:
+        return
+    numbers = {each.name: each for each in space if each.kind == FLOAT}
+    check.one_of("checks.range_test", tested, numbers)
+    if config.jobs.setup is None:
+        check.fail(
+            "checks.range_test",
+            "the job has no `setup`, which gives the test its model and data",
+            "Name one: jobs.setup=my_train.setup",
+        )
+    if not with_checks(config):
+        check.fail("checks.range_test", "the checks are switched off", "Say checks.enabled=true")
+    section = tested.rpartition(".")[0]
+    if {section, f"{section}.name"} & set(config.space):
+        # The range of one optimizer's rate says nothing of another's.
+        check.fail(
+            "checks.range_test",
+            f"the test is made with one optimizer, and '{tested}' is searched for several",
+            "Leave the range test out, or fix the optimizer",
+        )
 
 
 def _start(config: SweepConfig, space: tuple[Parameter, ...], check: _Check) -> None:

@@ -19,7 +19,7 @@ from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
 from orchestrator.planning.narrowing.trust import describe
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.space import Parameter, show
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TRAINED
 
 _COLOURS = {DONE: "green", PAUSED: "red", STUCK: "red", CANCELLED: "yellow"}
 
@@ -88,8 +88,8 @@ def show_plan(
 
 def _ladder_row(phase: Phase) -> list[str]:
     scale, cost = phase.scale, phase.cost
-    if phase.kind == ENSEMBLE:
-        return ["", "", "", "1", "1", "1", "", ""]
+    if not phase.trains:
+        return ["", "", "", str(phase.trials), "1", "1", "", ""]
     data = f"{scale.data:.0f}" if scale.data > 1 else f"{scale.data:.0%}"
     samples = f"{phase.samples:,} ({data})" if phase.samples is not None else data
     seconds = cost.seconds / (phase.array or 1) if cost.seconds is not None else None
@@ -108,6 +108,9 @@ def _ladder_row(phase: Phase) -> list[str]:
 def _story(phase: Phase, after: Phase | None) -> str:
     if phase.kind == ENSEMBLE:
         return "combines checkpoints chosen on validation data, then reads the test data once"
+    if phase.kind == CHECKS:
+        tested = ", and tests which learning rates are worth a search" if phase.trials > 1 else ""
+        return f"looks at the set-up on the first stage's data, and stops the sweep if it is unsound{tested}"
     if phase.kind == FINAL:
         seeds = phase.trials // phase.survivors
         kept = phase.scale.checkpoints
@@ -143,7 +146,7 @@ def _price(plan: Plan) -> str:
     if total.trained_samples is not None:
         parts.append(f"{total.trained_samples:,.0f} samples trained")
     if plan.full_scale_share is not None:
-        trials = sum(phase.runs for phase in plan.phases if phase.kind != ENSEMBLE)
+        trials = sum(phase.runs for phase in plan.phases if phase.trains)
         parts.append(f"{plan.full_scale_share:.1%} of what {trials} trials at full scale would take")
     return ", ".join(parts)
 
@@ -208,7 +211,7 @@ def _headline(standing: Standing) -> Text:
 
 def best_phase(standing: Standing) -> PhaseStanding | None:
     """Return the latest phase with a result: its scale is the largest, so its best is what counts."""
-    measured = [phase for phase in standing.phases if phase.best is not None and phase.kind != ENSEMBLE]
+    measured = [phase for phase in standing.phases if phase.best is not None and phase.kind in TRAINED]
     return measured[-1] if measured else None
 
 

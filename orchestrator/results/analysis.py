@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.results.load import Results
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, SweepDirectory, read_waves
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, TRAINED, SweepDirectory, read_waves
 from orchestrator.sweep.records import FAILED
 
 
@@ -83,7 +83,7 @@ def standing(results: Results) -> str:
 
 def planned_trials(results: Results) -> dict[str, int]:
     """Return how many trials each stage and the final runs have: as drawn, or else as planned."""
-    phases = [phase for phase in results.plan["phases"] if phase["kind"] != ENSEMBLE]
+    phases = [phase for phase in results.plan["phases"] if phase["kind"] in TRAINED]
     return {phase["name"]: _planned(results, phase) for phase in phases}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.errors import UserError
-from orchestrator.sweep.directory import ENSEMBLE, STAGE, SweepDirectory
+from orchestrator.sweep.directory import STAGE, TRAINED, SweepDirectory
 from orchestrator.sweep.files import read_json
 
 FILES_AT_ONCE = 16  # record files that one Dask task reads: enough to make its overhead small
@@ -85,7 +85,7 @@ def read_plan(directory: SweepDirectory) -> dict[str, Any]:
 
 def trial_phases(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the plan's phases that have trials, in order: the stages and the final runs."""
-    return [phase for phase in plan["phases"] if phase["kind"] != ENSEMBLE]
+    return [phase for phase in plan["phases"] if phase["kind"] in TRAINED]
 
 
 def first_space(directory: SweepDirectory, plan: Mapping[str, Any]) -> dict[str, Any]:

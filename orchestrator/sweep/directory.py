@@ -10,7 +10,11 @@ from typing import Any
 
 from orchestrator.sweep.files import create_from
 
-STAGE, FINAL, ENSEMBLE = "stage", "final", "ensemble"
+CHECKS, STAGE, FINAL, ENSEMBLE = "checks", "stage", "final", "ensemble"
+# The trials of these train a setting; the others look at the set-up before, and at the results after.
+TRAINED = (STAGE, FINAL)
+# Of the checks: the sanity checks, and the range test where there is one.
+SANITY, RANGE_TEST = CHECK_TRIALS = ("checks", "range-test")
 
 # of trials.parquet
 _COLUMNS = ("trial_id", "setting_id", "params", "seed", "origin", "parent")
@@ -141,12 +145,27 @@ class SweepDirectory:
         return self.path / "report.html"
 
     @property
+    def checks_result(self) -> Path:
+        """What the sanity checks saw."""
+        return self.path / CHECKS / "checks.json"
+
+    @property
+    def range_test(self) -> Path:
+        """What the learning-rate range test found."""
+        return self.path / CHECKS / "range_test.json"
+
+    @property
+    def accepted(self) -> Path:
+        """There when a person wants the sweep to go on in spite of a failed check."""
+        return self.path / "checks-accepted.json"
+
+    @property
     def ensemble_result(self) -> Path:
         """What the ensemble step chose and measured."""
         return self.path / "ensemble" / "ensemble.json"
 
     def phase(self, kind: str, name: str) -> PhaseDirectory:
-        """Return the folder of a stage (by name), of the final runs or of the ensemble."""
+        """Return the folder of a stage (by name), of the checks, the final runs or the ensemble."""
         return PhaseDirectory(self.path / "stages" / name if kind == STAGE else self.path / name)
 
 

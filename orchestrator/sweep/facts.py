@@ -139,6 +139,8 @@ class Facts:
     cancelled: bool = False
     # the job was imported once, so tasks can run
     checked: bool = False
+    # a person wants it to go on in spite of a failed check
+    accepted: bool = False
     # rows of the Parquet results as last compacted
     compacted: int = 0
     # what it may cost, as a person wrote it last; empty: no limit
@@ -176,6 +178,7 @@ def read_facts(directory: SweepDirectory, plan: Plan) -> Facts:
         phases=tuple(replace(known, closed=closed) for known, closed in zip(phases, begun, strict=True)),
         cancelled=directory.cancelled.exists(),
         checked=checked_path(directory).exists(),
+        accepted=directory.accepted.exists(),
         compacted=_compacted(directory),
         budget=read_budget(directory, plan.budget),
     )

@@ -17,7 +17,7 @@ from orchestrator.config import load_frozen
 from orchestrator.planning.plan import Phase
 from orchestrator.schema import SlurmConfig, SweepConfig, larger, task_cores, trials_at_once
 from orchestrator.sweep import records
-from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, TrialSpec
+from orchestrator.sweep.directory import CHECKS, PhaseDirectory, SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts, read_phase, read_plan
 from orchestrator.sweep.provenance import git_commit
 from orchestrator.sweep.records import FAILED, MEMORY, Outcome
@@ -118,7 +118,8 @@ def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
             directory=directory,
             config=config,
             phase=phase,
-            metric=plan.metric,
+            # Checks measure nothing of the sweep: they count themselves.
+            metric=plan.metric if phase.kind != CHECKS else CHECKS,
             todo=tuple(spec for spec in todo if spec.trial_id not in stuck),
         )
         states = run(batch, writer) if batch.todo else {}

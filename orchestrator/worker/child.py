@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.errors import StopTrial
-from orchestrator.sweep.directory import ENSEMBLE, TrialSpec
+from orchestrator.errors import CheckFailed, StopTrial
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, TrialSpec
 from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.records import MEMORY
-from orchestrator.worker.job import enter, load_function, modules, trial_config
+from orchestrator.worker.job import enter, load_function, modules, scale_values, trial_config
 from orchestrator.worker.rungs import Rungs
 from orchestrator.worker.shortage import out_of_disk, out_of_memory
 from orchestrator.worker.trial import Trial, always, as_number
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Makes a trial's process write down the stacks of its threads; no cluster and no library of training uses it.
 DUMP_SIGNAL = signal.SIGQUIT
+# What runs in phases that train nothing.
+_OWN_WORK = {ENSEMBLE: ("orchestrator.worker.ensemble",), CHECKS: ("orchestrator.worker.checking",)}
 # Origins of trials that are run to be compared with others.
 COMPARED = ("control", "repeat")
 
@@ -39,8 +41,7 @@ def prepare(batch: Batch, *, imports: bool) -> None:
     enter(batch.directory, read_plan(batch.directory))
     if not imports:
         return
-    extra = ["orchestrator.worker.ensemble"] if batch.phase.kind == ENSEMBLE else []
-    for module in [*extra, *modules(batch.config)]:
+    for module in [*_OWN_WORK.get(batch.phase.kind, ()), *modules(batch.config)]:
         # What can't be imported is said by each trial that needs it, with a traceback, as its own failure.
         with contextlib.suppress(Exception, SystemExit):
             import_module(module)
@@ -63,6 +64,8 @@ def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
         send({"kind": "return", "metrics": _metrics(_call(batch, spec, send))})
     except StopTrial:
         send({"kind": "stopped"})
+    except CheckFailed as failed:
+        send({"kind": "raise", "error": str(failed), "cause": "", "disk": False})
     except BaseException as error:
         if isinstance(error, SystemExit):
             error_text = f"the training function called sys.exit({error.code!r}) before it returned"
@@ -78,6 +81,10 @@ def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None])
         from orchestrator.worker.ensemble import combine
 
         return combine(directory, config)
+    if phase.kind == CHECKS:
+        from orchestrator.worker.checking import look
+
+        return look(directory, config, phase, spec)
     checkpoints = directory.phase(phase.kind, phase.name).checkpoints(spec.trial_id)
     checkpoints.mkdir(parents=True, exist_ok=True)
     own = trial_config(config, phase, spec)
@@ -90,9 +97,14 @@ def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None])
         checkpoint_dir=checkpoints,
         send=send,
         goes_on=rungs.worth_going_on if rungs else always,
+        scale=scale_values(phase.scale, spec.seed),
+        kind=phase.kind,
     )
     train = load_function(config.jobs._target_, "jobs._target_")
-    return train(own, trial)
+    try:
+        return train(own, trial)
+    finally:
+        trial.end()
 
 
 def _rungs(batch: Batch, spec: TrialSpec, own: DictConfig) -> Rungs | None:

@@ -45,6 +45,8 @@ def scale_values(scale: Scale, seed: int) -> dict[str, Any]:
         "class_rule": scale.class_rule,
         "epochs": scale.epochs,
         "validation_size": scale.validation_size,
+        "resolution": scale.resolution,
+        "augment": scale.augment,
         "checkpoints": scale.checkpoints or None,
         "seed": seed,
     }
@@ -81,7 +83,8 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
 
 def modules(config: SweepConfig) -> list[str]:
     """Return the modules that a fork server imports once for all trials."""
-    paths = [config.jobs._target_, config.jobs.predict, config.datasets.get("_target_")]
+    job = config.jobs
+    paths = [job._target_, job.predict, job.setup, config.datasets.get("_target_")]
     return list(dict.fromkeys(path.rpartition(".")[0] for path in paths if path))
 
 
@@ -99,6 +102,8 @@ def check(sweep: Path) -> None:
     load_function(config.jobs._target_, "jobs._target_")
     if config.jobs.predict:
         load_function(config.jobs.predict, "jobs.predict")
+    if config.jobs.setup:
+        load_function(config.jobs.setup, "jobs.setup")
 
 
 if __name__ == "__main__":
