@@ -113,7 +113,7 @@ def test_the_good_files_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (
             "name: tiny",
             "name: tiny\nhydra: {}",
-            "sweep.yaml: hydra: unknown key 'hydra'. Valid: budget, datasets, dir,",
+            "sweep.yaml: hydra: unknown key 'hydra'. Valid: budget, checks, datasets, dir,",
         ),
     ],
 )

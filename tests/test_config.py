@@ -44,7 +44,7 @@ def test_the_example() -> None:
     assert config.stages["coarse"] == StageConfig(trials=64, data=0.1, classes=2, epochs=3, sampler="sobol")
     assert config.stages["medium"].keep == 0.25
     assert config.slurm.executor == "local"
-    assert config.jobs._target_ == "orchestrator.training.classify.train"
+    assert config.jobs._target_ == "orchestrator.training.supervised.train"
     assert config.datasets["samples"] == 1797
     assert config.space["optimizer.lr"] == "tag(log, interval(1e-4, 1.0))"
 
@@ -81,7 +81,7 @@ def test_the_users_own_catalogue_wins(tmp_path: Path) -> None:
     assert (config.slurm.executor, config.slurm.gpus_per_task) == ("slurm", 1), "the built-in one beside it"
     assert load(tmp_path, text, "slurm=ours").slurm.partition == "ours"
     elsewhere = load(tmp_path / "elsewhere", text)
-    assert elsewhere.jobs._target_ == "orchestrator.training.classify.train"
+    assert elsewhere.jobs._target_ == "orchestrator.training.supervised.train"
 
 
 def test_the_file_comes_over_the_catalogue(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_wrong_user_settings_are_not_taken_for_a_damaged_file() -> None:
 
 
 def test_an_ensemble_of_real_checkpoints(tmp_path: Path) -> None:
-    from orchestrator.training import classify
+    from orchestrator.training import supervised
 
     root = Path(__file__).parent.parent
     candidates: list[Candidate] = []
@@ -287,9 +287,9 @@ def test_an_ensemble_of_real_checkpoints(tmp_path: Path) -> None:
         config.dataset = OmegaConf.load(root / "datasets" / "digits.yaml")
         config.merge_with({"model": {"width": 16}, "epochs": 12, "seed": seed, "checkpoints": 2})
         assert isinstance(config, DictConfig)
-        classify.train(config, Trial(config))
+        supervised.train(config, Trial(config))
     candidates[1].checkpoint.write_bytes(b"torn")
-    result = build_ensemble(candidates, classify.predict, members=ALL, combine="greedy", max_members=6)
+    result = build_ensemble(candidates, supervised.predict, members=ALL, combine="greedy", max_members=6)
     assert [each["checkpoint"] for each in result["skipped"]] == [str(candidates[1].checkpoint)]
     assert len({each["seed"] for each in result["members"]}) > 1
     assert result["validation"]["ensemble"] >= result["validation"]["best_single"]

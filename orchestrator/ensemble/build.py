@@ -138,6 +138,13 @@ def _predict_test(pool: _Pool, predict: Predict, places: Sequence[int]) -> dict[
 
 def _check(predictions: Predictions, first: Predictions, candidate: Candidate) -> None:
     """Refuse predictions that don't fit together: averaging them would measure nothing."""
+    if not np.issubdtype(predictions.labels.dtype, np.integer):
+        raise UserError(
+            "it predicts values, and an ensemble combines probabilities of classes",
+            file=candidate.checkpoint,
+            key="ensemble",
+            hint="Leave out jobs.predict: there is no ensemble step then",
+        )
     shape = predictions.probabilities.shape
     if shape[0] != len(predictions.labels) or shape[0] != len(predictions.ids):
         problem = f"probabilities {shape} do not fit {len(predictions.labels)} labels"

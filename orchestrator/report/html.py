@@ -20,7 +20,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from orchestrator.report import figures, trust
+from orchestrator.report import checks, diagnosis, figures, trust
 from orchestrator.results.analysis import (
     failures,
     final_settings,
@@ -29,11 +29,12 @@ from orchestrator.results.analysis import (
     standing,
 )
 from orchestrator.results.load import Results, load_results
-from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory
+from orchestrator.sweep.directory import TRAINED, SweepDirectory
 from orchestrator.sweep.files import write_atomic
 
 BRIGHT = "Boxes are the ranges; brighter trials rank higher within their stage."
 STAGES_APART = "Stages are different problems: compare trials within a colour."
+RANGE_TEST = "The rate rises from update to update; the first stage searched between the bounds."
 BARE = {"showlegend": False, "margin": {"t": 12}}  # one figure of many that share a key
 CURVES = "The best trial of each stage stands out."
 CONTROLS = (
@@ -69,6 +70,8 @@ def page(results: Results, now: float) -> str:
     curves = [figures.learning_curves(results, [stage]) for stage in stages_with_curves(results)]
     correlation = [figures.rank_correlation(results, [pair]) for pair in pairs]
     sections = [
+        _section("Checks before the first stage", table(*checks.checks_table(results))),
+        _drawn("Learning-rate range test", RANGE_TEST, checks.range_test_figures(results)),
         _section("Stages", _stages(results), _figure(figures.funnel(results).update_layout(title_text=None))),
         _section("Best settings", _best(results)),
         _section("Final runs and ensemble", _ensemble(results)),
@@ -79,6 +82,7 @@ def page(results: Results, now: float) -> str:
         _drawn("Objective by parameter", STAGES_APART + _key(results), slices),
         _drawn("Learning curves", CURVES, curves),
         _drawn("Do small scales predict large ones?", CONTROLS, correlation),
+        _section("Diagnosis", table(*diagnosis.findings_table(results)), _best_final(results)),
         _section("Failures", _failures(results)),
     ]
     nonce = secrets.token_urlsafe(16)
@@ -180,7 +184,7 @@ def _header(results: Results, now: float) -> str:
 def _stages(results: Results) -> str:
     rows = []
     for phase in results.plan["phases"]:
-        if phase["kind"] == ENSEMBLE:
+        if phase["kind"] not in TRAINED:
             continue
         trials, best = results.at(phase["name"]), results.best(1, phase["name"])
         states = trials["state"].value_counts()
@@ -304,6 +308,37 @@ def _key(results: Results) -> str:
     )
 
 
+def _best_final(results: Results) -> str:
+    """Return the best final run in detail: curves, mistakes, calibration, layers."""
+    best = diagnosis.best_final(results)
+    if best is None:
+        return ""
+    trial, found = best
+    plots = [
+        f'<div class="card">{_figure(one)}</div>' for one in diagnosis.detail_figures(results, trial, found)
+    ]
+    mistakes = [(image, html.escape(said)) for image, said in diagnosis.pictures(found)]
+    weights = [(image, "") for image in diagnosis.weights(found)]
+    return "".join(
+        [
+            f"<h3>The best final run, {html.escape(trial)}</h3>",
+            f'<div class="grid">{"".join(plots)}</div>' if plots else "",
+            f"<h3>Its most confident mistakes</h3>{_pictures(mistakes)}" if mistakes else "",
+            table(*diagnosis.worst_table(found)),
+            f"<h3>Weights of its first layer</h3>{_pictures(weights)}" if weights else "",
+        ]
+    )
+
+
+def _pictures(images: Sequence[tuple[str, str]]) -> str:
+    """Return pictures, PNGs in base64 with what is said below them."""
+    shown = (
+        f'<figure><img alt="" src="data:image/png;base64,{image}"><figcaption>{said}</figcaption></figure>'
+        for image, said in images
+    )
+    return f'<div class="pictures">{"".join(shown)}</div>'
+
+
 def _failures(results: Results) -> str:
     """Return the failures, alike ones together, most frequent first."""
     kinds = failures(results)
@@ -349,6 +384,9 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
   max-width: 34em; overflow-wrap: break-word; }
 th { color: var(--dim); font-weight: 600; font-size: 13px; }
 td.number { font-variant-numeric: tabular-nums; } td.number, td.short { white-space: nowrap; }
+.pictures { display: flex; flex-wrap: wrap; gap: 10px; } figure { margin: 0; width: 84px; }
+figure img { width: 84px; image-rendering: pixelated; border-radius: 4px; display: block; }
+figcaption { color: var(--dim); font-size: 12px; overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12.5px; }
 """
 

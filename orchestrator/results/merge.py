@@ -27,6 +27,8 @@ from orchestrator.sweep import records
 from orchestrator.sweep.directory import PhaseDirectory, TrialSpec, read_waves
 from orchestrator.sweep.files import replace_atomic
 
+# What the diagnosis saw of a trial: code, evidence and the step at which it showed.
+Seen = tuple[str, str, int]
 # One attempt among a stage's: (submission, attempt, file's name, how often the trial started in this file).
 Attempt = tuple[int, int, str, int]
 
@@ -55,6 +57,8 @@ class Fragment:
     outcomes: list[tuple[records.Outcome, int]] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
     reports: tuple[list[Any], ...] = field(default_factory=lambda: ([], [], [], [], [], []))
+    # by the trial and how often it had started in this file
+    findings: dict[tuple[str, int], list[Seen]] = field(default_factory=dict)
     place: Place = Place()
     unreadable: int = 0
 
@@ -76,6 +80,7 @@ class Stage:
     curves: pd.DataFrame
     reported: dict[str, dict[str, float]]
     unreadable: int
+    findings: dict[str, list[Seen]] = field(default_factory=dict)
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -107,6 +112,9 @@ def read_fragment(path: Path) -> Fragment:
             fragment.starts[trial] += 1
         elif kind == "report":
             fragment.unreadable += not _add_report(fragment, line)
+        elif kind == "finding" and isinstance(trial, str):
+            seen = (str(line.get("code", "")), str(line.get("evidence", "")), records.whole(line.get("step")))
+            fragment.findings.setdefault((trial, fragment.starts[trial]), []).append(seen)
         elif kind == "outcome":
             record.lines = [line]
             found = [(outcome, fragment.starts[outcome.trial]) for outcome in records.outcomes(record)]
@@ -153,6 +161,10 @@ def merge_stage(
     limits = {trial: attempt_of[id(outcome)] for trial, outcome in outcomes.items()}
     place_of = {one.path.name: one.place for one in fragments}
     places = {trial: place_of[attempt[2]] for trial, attempt in limits.items()}
+    files = {one.path.name: one for one in fragments}
+    findings = {
+        trial: files[attempt[2]].findings.get((trial, attempt[3]), []) for trial, attempt in limits.items()
+    }
     for trial, reason in given_up.items():
         if trial not in outcomes:
             outcomes[trial] = records.Outcome(
@@ -170,6 +182,7 @@ def merge_stage(
         curves=curves,
         reported=_reported(curves, metric),
         unreadable=sum(one.unreadable for one in fragments),
+        findings=findings,
     )
 
 
@@ -295,6 +308,8 @@ def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping
     objective = outcome.metrics.get(plan["metric"]["name"])
     metrics = {**stage.reported.get(trial.trial_id, {}), **outcome.metrics}
     place = stage.places.get(trial.trial_id, Place())
+    findings = stage.findings.get(trial.trial_id, [])
+    cause = _DIAGNOSES.get(outcome.cause, "") if outcome.state == records.FAILED else ""
     return {
         "sweep": plan["name"],
         "trial_id": trial.trial_id,
@@ -315,6 +330,7 @@ def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping
         "host": outcome.host,
         "gpu": place.gpu,
         "git_commit": place.git_commit,
-        "diagnosis": _DIAGNOSES.get(outcome.cause, "") if outcome.state == records.FAILED else "",
+        "diagnosis": ", ".join(filter(None, [cause, *(code for code, _, _ in findings)])),
+        "diagnosis_evidence": "\n".join(f"{code} at {step}: {said}" for code, said, step in findings),
         "error": outcome.error,
     }

@@ -43,6 +43,7 @@ _AFTER = [
     ("gpu", STRING),
     ("git_commit", STRING),
     ("diagnosis", STRING),
+    ("diagnosis_evidence", STRING),
     ("error", STRING),
 ]
 

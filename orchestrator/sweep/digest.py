@@ -28,6 +28,8 @@ _REPORT = re.compile(
 )  # fmt: skip
 _START = re.compile(rb'\{"kind":"start","trial":"(' + _TEXT + rb')","time":' + _NUMBER + rb"\}")
 _REPORT_BEGINS, _START_BEGINS = b'{"kind":"report"', b'{"kind":"start"'
+# A whole line that begins and ends so decides nothing, and need not be parsed.
+_FINDING_BEGINS = b'{"kind":"finding",'
 _decode = json.JSONDecoder().decode
 # So many bytes before the place up to which a file was read tell it from another.
 _JOINT = 64
@@ -159,7 +161,7 @@ def _taken_up(digest: Digest, block: bytes) -> Digest:
             digest.started.add(trial)
             running[trial] = Steps()
             continue
-        if not raw.strip():
+        if not raw.strip() or (raw.startswith(_FINDING_BEGINS) and raw.endswith(b"}")):
             continue
         line = _parsed(raw)
         if line is None:

@@ -7,6 +7,8 @@ A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
 - `start`: trial, time.
 - `report`: trial, step, metrics (name to number), time.
 - `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
+- `finding`: trial, code, evidence, advice, step: what the diagnosis saw of its training (see
+  orchestrator.diagnosis.finding). Only the results read it.
 - `interrupted`: trial, time: its task was asked to end, and ended it without an outcome.
 - `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time, of a failed
   one its cause where that is known (memory, hung, no progress);

@@ -1,37 +1,39 @@
-"""The training loop: samples in memory, one pass after another, validated after each.
+"""The training loop: pass after pass, each measured on validation data, reported and from time to time saved.
 
-The order of an epoch's samples depends on (seed, epoch) alone, and everything else random comes from
-torch's global state, which is part of a checkpoint. So a run that was stopped and continued has the same
-bits as one that was not (on a CPU with the same number of threads).
+Several folds are trained side by side, pass by pass, and reported as one. A run that was stopped anywhere and
+continued has the same bits as one that was not (on a CPU with the same number of threads).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
 from orchestrator.training import checkpoints
+from orchestrator.training.batching import Samples, joined
+from orchestrator.training.metrics import measure, names, plain_loss, selected
+from orchestrator.training.passes import predict_outputs, train_pass
+from orchestrator.training.randomness import capture, restore
+from orchestrator.training.run import Run
 from orchestrator.training.settings import JobSettings
+from orchestrator.training.stopping import GO_ON, RETRAIN, Best, is_over
 
-# Samples evaluated at a time: on a CPU what its cache holds (a cnn is 1.5 times as fast as at 1024).
-EVALUATION_BATCH_CPU = 256
-EVALUATION_BATCH_GPU = 2048
-METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
-DIVERGED = dict.fromkeys((*METRICS, "best_epoch"), math.nan)
+TRAIN, DONE = "train", "done"
+# Within a long pass a trial shows so often that it is at work.
+ALIVE_SECONDS = 30.0
+
+Build = Callable[[int], Run]
 
 
 class Trial(Protocol):
-    """What the loop needs of the trial it runs in."""
+    """What the loop needs of the trial it runs in; `alive` and `watch` are used where it has them."""
 
     checkpoint_dir: Path
 
@@ -42,123 +44,276 @@ class Trial(Protocol):
         """Offer a checkpoint as a member for the ensemble; again after a requeue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Tensors on the device: inputs (n, *shape) float32, labels (n,) int64."""
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """A trial's training, however often it is taken up again.
 
-    inputs: Tensor
-    labels: Tensor
+    Attributes:
+        runs: one for each fold that is trained.
+        build: gives the run of a fold from the start.
+        settings: of the job.
+        task: classification or regression.
+        trial: gets reports and checkpoints.
+        fingerprint: of everything that a saved state has to agree with.
+        extra: metrics that are reported besides.
+        phase: train, retrain, go_on or done.
+        epoch: passes done in this phase.
+        reported: the last step that was reported.
+        best: the best epoch.
+        target: in go_on, the training loss to reach on the validation data.
+    """
 
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.labels)
-
-
-@dataclass(slots=True)
-class State:
-    """What changes during a run, and so what a resumed run needs."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler | None
+    runs: list[Run]
+    build: Build
+    settings: JobSettings
+    task: str
+    trial: Trial
+    fingerprint: str
+    extra: Mapping[str, float] = field(default_factory=dict)
+    phase: str = TRAIN
     epoch: int = 0
-    best: dict[str, float] | None = None
+    reported: int = 0
+    best: Best = field(default_factory=Best)
+    target: float = math.nan
+    saved: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=time.monotonic)
+
+    @property
+    def last(self) -> Path:
+        """Where the state is saved to go on from."""
+        return self.trial.checkpoint_dir / "last.pt"
+
+    @property
+    def moments(self) -> set[int]:
+        """Epochs whose checkpoints are kept."""
+        return kept_epochs(self.settings.epochs, self.settings.checkpoints)
 
 
-def fit(
-    state: State, train: Samples, validation: Samples, settings: JobSettings, trial: Trial
-) -> dict[str, float]:
-    """Train until `settings.epochs`, from where the trial's `last.pt` left off if there is one.
+def fit(training: Training, state: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Train to the end, from a saved state where there is one.
 
-    Reports METRICS and lr after each epoch, with the epoch (from 1) as step.
+    Reports `metrics.names(task)` and lr after each epoch, with the epoch (from 1) as step.
+
+    Args:
+        training: as it begins.
+        state: what `saved_state` gave.
 
     Returns:
-        METRICS of the epoch with the best validation accuracy (of equals, the one with the lowest
-        validation loss), and `best_epoch`. All NaN, and no further epoch, where a loss is not finite.
+        The metrics of the best epoch by `settings.select` (of equals, the one with the lowest validation
+        loss), and `best_epoch`. All NaN, and no further epoch, where a loss is not finite.
 
     Raises:
         StopTrial: the trial was abandoned in `report`.
     """
-    device = train.labels.device
-    last = trial.checkpoint_dir / "last.pt"
-    fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
-    resume(state, last, fingerprint, device)
-    moments = kept_epochs(settings.epochs, settings.checkpoints)
-    saved = time.monotonic()
-    for epoch in range(state.epoch + 1, settings.epochs + 1):
-        rate = state.optimizer.param_groups[0]["lr"]
-        measured = (*train_epoch(state, train, settings, epoch), *evaluate(state.model, validation))
-        metrics = dict(zip(METRICS, measured, strict=True))
-        state.epoch = epoch
-        trial.report(epoch, {**metrics, "lr": rate})
+    if state is not None:
+        take_up(training, state)
+    if training.phase == TRAIN:
+        watch = _watch(training)
+        try:
+            converged = _train(training, watch)
+        finally:
+            if watch is not None:
+                watch.close()
+        if not converged:
+            return dict.fromkeys((*names(training.task), *training.extra, "best_epoch"), math.nan)
+        _keep_best(training)
+        _begin_continuation(training)
+    if training.phase in (RETRAIN, GO_ON):
+        _continue(training)
+    assert training.best.metrics is not None, "at least one epoch was measured"
+    return {**training.best.metrics, **training.extra}
+
+
+def _train(training: Training, watch: Any) -> bool:
+    """Train until the epochs are used up or patience ends; False where training diverged."""
+    settings, runs = training.settings, training.runs
+    name = selected(settings.select, training.task)
+    over = is_over(settings.stopping, training.best, training.epoch)
+    while training.epoch < settings.epochs and not over:
+        epoch = training.epoch + 1
+        for run in runs:
+            if run.epoch < epoch:
+                _advance(training, run, watch if run is runs[0] else None)
+        metrics = {key: sum(run.metrics[key] for run in runs) / len(runs) for key in runs[0].metrics}
+        rate = metrics.pop("lr")
+        training.epoch = training.reported = epoch
+        if watch is not None:
+            watch.epoch(metrics)
+        training.trial.report(epoch, {**metrics, "lr": rate, **training.extra})
         if not (math.isfinite(metrics["train/loss"]) and math.isfinite(metrics["val/loss"])):
-            return dict(DIVERGED)
-        if _better(metrics, state.best):
-            state.best = {**metrics, "best_epoch": float(epoch)}
-            if moments:
-                checkpoints.save_member(trial.checkpoint_dir / "best.pt", state.model, epoch)
-        if epoch in moments:
-            path = trial.checkpoint_dir / f"epoch-{epoch:04d}.pt"
-            checkpoints.save_member(path, state.model, epoch)
-            trial.keep(path, epoch)
-        # After `keep`: a run that dies in between offers the same checkpoint again instead of never.
-        if epoch in moments or time.monotonic() - saved >= settings.save_seconds:
-            save_state(state, last, fingerprint, device)
-            saved = time.monotonic()
-    best = state.best or dict(DIVERGED)
-    if moments and int(best["best_epoch"]) not in moments:
-        trial.keep(trial.checkpoint_dir / "best.pt", int(best["best_epoch"]))
-    return best
+            return False
+        better = training.best.see(epoch, metrics, runs[0].updates, name, settings.stopping.min_gain)
+        _keep(training, better)
+        over = is_over(settings.stopping, training.best, epoch)
+    return True
 
 
-def train_epoch(state: State, train: Samples, settings: JobSettings, epoch: int) -> tuple[float, float]:
-    """Take one pass over the training samples; return mean loss and accuracy as seen during the pass."""
-    model, optimizer = state.model, state.optimizer
-    device = train.labels.device
-    shuffle = torch.Generator().manual_seed(((settings.seed << 20) + epoch) % 2**63)
-    order = torch.randperm(len(train), generator=shuffle).to(device)
-    total_loss, total_correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    model.train()
-    for start, stop in batches(len(train), settings.batch_size):
-        chosen = order[start:stop]
-        labels = train.labels[chosen]
-        logits = model(train.inputs[chosen])
-        loss = cross_entropy(logits, labels, label_smoothing=settings.loss.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if state.schedule is not None:
-            state.schedule.step()
-        # Sums stay on the device: reading a number each step would make a GPU wait.
-        total_loss += loss.detach() * (stop - start)
-        total_correct += (logits.detach().argmax(1) == labels).sum()
-    return total_loss.item() / len(train), total_correct.item() / len(train)
+def _advance(training: Training, run: Run, watch: Any) -> None:
+    """Take a run through one pass and measure it."""
+    alone = len(training.runs) == 1
+    device = run.train.device
+    if not alone and run.random is not None:
+        restore(run.random, device)
+    run.random = None
+    metrics = train_pass(run, lambda: _tick(training, run), None if watch is None else watch.loss)
+    outputs = outputs_for(run, run.validation)
+    metrics |= measure(outputs, run.validation.targets, run.deviation)
+    run.metrics = {**metrics, "lr": run.rate}
+    before = run.optimizer
+    run.end_epoch(metrics["val/loss"])
+    if watch is not None and run.optimizer is not before:
+        watch.follow(run.optimizer)
+    if not alone:
+        run.random = capture(device)
 
 
-def batches(samples: int, size: int) -> list[tuple[int, int]]:
-    """Return the bounds of batches; a rest of one sample joins the batch before.
+def outputs_for(run: Run, part: Samples) -> Tensor:
+    """Return logits or values of a run's model for a part, without dropout: (n, outputs) float32."""
+    run.forward.eval()
+    return predict_outputs(run.forward, part, run.dtype) * run.logit_scale
 
-    One sample has no variance to normalize by, and its gradient alone is the noisiest step of the pass.
+
+def _keep(training: Training, better: bool) -> None:
+    """Write what an epoch leaves behind: its model as a member, and a state to go on from when it is due."""
+    moments, epoch, folder = training.moments, training.epoch, training.trial.checkpoint_dir
+    if moments and better:
+        checkpoints.save_member(folder / "best.pt", training.runs[0].model, epoch)
+        if training.settings.stopping.then == GO_ON:
+            save_state(training, folder / "best-state.pt")
+    if epoch in moments:
+        path = folder / f"epoch-{epoch:04d}.pt"
+        checkpoints.save_member(path, training.runs[0].model, epoch)
+        training.trial.keep(path, epoch)
+    # After `keep`: a run that dies in between offers the same checkpoint again instead of never.
+    if epoch in moments or time.monotonic() - training.saved >= training.settings.save_seconds:
+        save_state(training, training.last)
+
+
+def _keep_best(training: Training) -> None:
+    """Offer the best epoch's model where it is not among the kept ones."""
+    assert training.best.metrics is not None, "training did not diverge"
+    best = int(training.best.metrics["best_epoch"])
+    if training.moments and best not in training.moments:
+        training.trial.keep(training.trial.checkpoint_dir / "best.pt", best)
+
+
+def _begin_continuation(training: Training) -> None:
+    """Turn to training on all data, where that is wanted and its model is kept.
+
+    It changes no metric of the trial, so a trial that keeps no checkpoint need not do it.
     """
-    starts = list(range(0, samples, size))
-    if len(starts) > 1 and samples - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], samples], strict=True))
+    then, run = training.settings.stopping.then, training.runs[0]
+    if not training.moments or then not in (RETRAIN, GO_ON):
+        training.phase = DONE
+        return
+    before = run.train
+    run = training.runs[0] = _on_everything(training)
+    training.phase, training.epoch = then, 0
+    if then == GO_ON:
+        state = checkpoints.load(training.trial.checkpoint_dir / "best-state.pt", run.train.device)
+        run.load_state_dict(state["runs"][0])
+        restore(state["random"], run.train.device)
+        training.target = plain_loss(outputs_for(run, before), before.targets).item()
+    save_state(training, training.last)
 
 
-def evaluate(model: nn.Module, samples: Samples) -> tuple[float, float]:
-    """Return mean cross-entropy (nats, without smoothing) and accuracy."""
-    logits = predict_logits(model, samples.inputs)
-    loss = cross_entropy(logits, samples.labels).item()
-    return loss, (logits.argmax(1) == samples.labels).sum().item() / len(samples)
+def _on_everything(training: Training) -> Run:
+    """Return the first run as it began, with the validation data among its training samples."""
+    run = training.build(training.runs[0].fold)
+    return replace(run, train=joined(run.train, run.validation))
 
 
-@torch.inference_mode()
-def predict_logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return logits (n, classes) for inputs (n, *shape), on the same device."""
-    model.eval()
-    size = EVALUATION_BATCH_CPU if inputs.device.type == "cpu" else EVALUATION_BATCH_GPU
-    return torch.cat([model(batch) for batch in torch.split(inputs, size)])
+def _continue(training: Training) -> None:
+    """Train on training and validation data together, and write the model as `all-data.pt`.
+
+    It is no member for the ensemble: members are chosen by what they predict for the validation data, which
+    this model has seen. A schedule or switch that goes by the validation loss goes by the training loss here.
+    """
+    run = training.runs[0]
+    limit = training.best.updates if training.phase == RETRAIN else None
+    while _goes_on(training, run):
+        metrics = train_pass(run, lambda: _tick(training, run), None, limit)
+        run.end_epoch(metrics["train/loss"])
+        training.epoch, training.reported = training.epoch + 1, training.reported + 1
+        training.trial.report(training.reported, {**metrics, "lr": run.rate, **training.extra})
+        if not math.isfinite(metrics["train/loss"]):
+            break
+        _save_when_due(training)
+    checkpoints.save_member(training.trial.checkpoint_dir / "all-data.pt", run.model, run.epoch)
+    training.phase = DONE
+    save_state(training, training.last)
+
+
+def _goes_on(training: Training, run: Run) -> bool:
+    """Say whether the continuation takes another pass: algorithms 7.2 and 7.3."""
+    if training.phase == RETRAIN:
+        return run.updates < training.best.updates
+    if run.epoch >= training.settings.epochs:
+        return False
+    if run.position:
+        return True
+    seen = plain_loss(outputs_for(run, run.validation), run.validation.targets).item()
+    return not seen < training.target
+
+
+def _tick(training: Training, run: Run) -> None:
+    """Within a pass: save, and show that the trial is at work, where that is due."""
+    now = time.monotonic()
+    if now - training.saved >= training.settings.save_seconds:
+        if len(training.runs) > 1:
+            run.random = capture(run.train.device)
+        save_state(training, training.last)
+    if now - training.shown >= ALIVE_SECONDS:
+        training.shown = now
+        alive = getattr(training.trial, "alive", None)
+        if alive is not None:
+            alive()
+
+
+def _save_when_due(training: Training) -> None:
+    if time.monotonic() - training.saved >= training.settings.save_seconds:
+        save_state(training, training.last)
+
+
+def save_state(training: Training, path: Path) -> None:
+    """Write everything that a trial needs to be taken up again."""
+    first = training.runs[0]
+    content = {
+        "fingerprint": training.fingerprint,
+        "batch_size": first.size,
+        "phase": training.phase,
+        "epoch": training.epoch,
+        "reported": training.reported,
+        "best": training.best.state_dict(),
+        "target": training.target,
+        "runs": [run.state_dict() for run in training.runs],
+        "random": capture(first.train.device),
+    }
+    checkpoints.save(path, content)
+    training.saved = time.monotonic()
+
+
+def saved_state(path: Path, fingerprint: str, device: torch.device) -> dict[str, Any] | None:
+    """Return a saved state of the same settings; None where it is missing, damaged or another one."""
+    if not path.exists():
+        return None
+    try:
+        state = checkpoints.load(path, device)
+    except checkpoints.UnreadableCheckpoint:
+        return None
+    return state if state.get("fingerprint") == fingerprint else None
+
+
+def take_up(training: Training, state: Mapping[str, Any]) -> None:
+    """Put a training that has just been built where a saved one was."""
+    training.phase, training.epoch, training.reported = state["phase"], state["epoch"], state["reported"]
+    training.target = state["target"]
+    training.best.load_state_dict(state["best"])
+    if training.phase != TRAIN:
+        training.runs = [_on_everything(training)]
+    for run, saved in zip(training.runs, state["runs"], strict=True):
+        run.load_state_dict(saved)
+    restore(state["random"], training.runs[0].train.device)
 
 
 def kept_epochs(epochs: int, count: int) -> set[int]:
@@ -169,43 +324,7 @@ def kept_epochs(epochs: int, count: int) -> set[int]:
     return {max(1, round(epochs - half * back / count)) for back in range(count)}
 
 
-def save_state(state: State, path: Path, fingerprint: str, device: torch.device) -> None:
-    """Write everything that a resumed run needs."""
-    content: dict[str, Any] = {
-        "fingerprint": fingerprint,
-        "epoch": state.epoch,
-        "best": state.best,
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict() if state.schedule else None,
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-    checkpoints.save(path, content)
-
-
-def resume(state: State, path: Path, fingerprint: str, device: torch.device) -> None:
-    """Continue from a saved state of the same settings; a missing, damaged or other one is passed over."""
-    if not path.exists():
-        return
-    try:
-        saved = checkpoints.load(path, device)
-    except checkpoints.UnreadableCheckpoint:
-        return
-    if saved.get("fingerprint") != fingerprint:
-        return
-    state.model.load_state_dict(saved["model"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    if state.schedule is not None:
-        state.schedule.load_state_dict(saved["schedule"])
-    state.epoch, state.best = saved["epoch"], saved["best"]
-    torch.set_rng_state(saved["random"].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(saved["random_cuda"].cpu(), device)
-
-
-def _better(metrics: dict[str, float], best: dict[str, float] | None) -> bool:
-    """Compare by validation accuracy, then by validation loss."""
-    if best is None:
-        return True
-    return (metrics["val/accuracy"], -metrics["val/loss"]) > (best["val/accuracy"], -best["val/loss"])
+def _watch(training: Training) -> Any:
+    """Let the trial watch the first run, where it can."""
+    begin, run = getattr(training.trial, "watch", None), training.runs[0]
+    return None if begin is None else begin(run.forward, run.optimizer)

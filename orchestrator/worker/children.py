@@ -230,7 +230,7 @@ def _receive(child: Child, writer: RecordWriter) -> bool:
         print(f"{child.spec.trial_id}: unreadable line ({error})", file=sys.stderr)
         return False
     kind = line["kind"]
-    if kind in ("report", "checkpoint"):
+    if kind in ("report", "checkpoint", "finding"):
         writer.write(line)
         if kind == "report":
             child.report = line

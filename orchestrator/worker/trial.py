@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StopTrial
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.utils.data import Subset
+
+    from orchestrator.diagnosis.finding import Finding
+    from orchestrator.diagnosis.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +32,8 @@ class Trial:
         checkpoint_dir: private to this trial; what lies there survives a requeue.
         send: takes each line for the records.
         goes_on: says after a step's metrics whether the trial is worth going on with.
+        scale: the stage's, by the words that `jobs.scale` uses: data, classes, class_rule, epochs and others.
+        kind: what its phase is: a stage, or the final runs, which are described in more detail.
     """
 
     id: str
@@ -32,6 +43,9 @@ class Trial:
     checkpoint_dir: Path
     send: Callable[[dict[str, Any]], None]
     goes_on: Callable[[int, Mapping[str, float]], bool]
+    scale: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
+    _watches: list[Watch] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Report metrics of a step (an epoch, or however the function counts): the learning curve.
@@ -48,6 +62,8 @@ class Trial:
         self.send(
             {"kind": "report", "trial": self.id, "step": int(step), "metrics": numbers, "time": time.time()}
         )
+        for watch in self._watches:
+            watch.reported(numbers)
         if not self.goes_on(int(step), numbers):
             raise StopTrial(f"not among the best at step {step}")
 
@@ -69,6 +85,52 @@ class Trial:
             raise ValueError(f"keep({str(path)!r}): there is no such file below {self.checkpoint_dir}")
         inside = place.relative_to(self.checkpoint_dir.resolve()).as_posix()
         self.send({"kind": "checkpoint", "trial": self.id, "step": int(step), "path": inside})
+
+    def watch(self, model: nn.Module, optimizer: Optimizer, *, detail: bool | None = None) -> Watch:
+        """Watch a training of PyTorch's: what is found of it stands in the results, with what to try.
+
+        Give each update's loss to `loss` of what is returned, and each epoch's metrics to `epoch`; where the
+        loop does not, what it reports is judged. It costs a few per cent of the smallest training.
+
+        Args:
+            model: before its first update.
+            optimizer: its optimizer.
+            detail: write `diagnosis.json` into `checkpoint_dir`; None: in the final runs alone.
+        """
+        from orchestrator.diagnosis.watch import Watch
+
+        detailed = self.kind == "final" if detail is None else detail
+        watch = Watch(model, optimizer, send=self._found, folder=self.checkpoint_dir if detailed else None)
+        self._watches.append(watch)
+        return watch
+
+    def subset(self, dataset: Any, labels: Any = None, *, seed: int = 0) -> Subset[Any]:
+        """Return the part of a map-style dataset that this trial's stage is to train on.
+
+        See `orchestrator.data.subsets.stage_subset`: it is stratified, the same for all trials of a stage,
+        and contains what the stages before it had.
+
+        Args:
+            dataset: with a length and samples by number.
+            labels: (n,) its classes or values; None: as the dataset has them, in `targets` or `labels`.
+            seed: another one takes other samples.
+
+        Raises:
+            UserError: the labels do not fit the dataset, or the stage's classes are not among them.
+        """
+        from orchestrator.data.subsets import stage_subset
+
+        return stage_subset(dataset, labels, self.scale, seed=seed)
+
+    def end(self) -> None:
+        """Close the watches that the training left open, however it has ended."""
+        while self._watches:
+            # What failed in the training is what is to be told.
+            with contextlib.suppress(Exception):
+                self._watches.pop(0).close()
+
+    def _found(self, finding: Finding) -> None:
+        self.send(finding.line(self.id))
 
 
 def always(step: int, metrics: Mapping[str, float]) -> bool:
