@@ -164,6 +164,8 @@ def status(directory: Path, as_json: bool, watch: bool) -> None:
         _watch(screen, sweep)
         return
     screen.print(standing_view(standing, _spaces(sweep)))
+    for sentence in _diagnoses(sweep):
+        click.echo(sentence)
     if standing.message:
         click.echo(standing.message)
     for sentence in how_to_mend(sweep) if standing.state == "paused" else ():
@@ -299,6 +301,20 @@ def _spaces(sweep: Sweep) -> dict[str, tuple[Parameter, ...]]:
         if path.exists():
             spaces[phase.name] = from_json(read_json(path))
     return spaces
+
+
+def _diagnoses(sweep: Sweep) -> list[str]:
+    """Return what the trials of each stage have in common, once the stage after it has begun."""
+    from itertools import pairwise
+
+    from orchestrator.sweep.files import read_json
+
+    sentences = []
+    for stage, after in pairwise(sweep.plan.stages):
+        path = sweep.directory.phase(after.kind, after.name).space
+        found = read_json(path).get("diagnosis", []) if path.exists() else []
+        sentences += [f"{stage.name}: {sentence}" for sentence in found]
+    return sentences
 
 
 def _watch(console: Console, sweep: Sweep) -> None:

@@ -52,7 +52,8 @@ def test_digits_by_hand(here: Path) -> None:
     plan = work_out(DIGITS, ["slurm.cpus_per_task=2"]).plan
     ladder = phases(plan)
     assert [(p.kind, p.name) for p in plan.phases] == [
-        (CHECKS, "checks"), (STAGE, "coarse"), (STAGE, "medium"), (STAGE, "fine"), (FINAL, "final"), (ENSEMBLE, "ensemble"),
+        (CHECKS, "checks"), (STAGE, "coarse"), (STAGE, "medium"), (STAGE, "fine"), (FINAL, "final"),
+        (ENSEMBLE, "ensemble"),
     ]  # fmt: skip
     assert [p.trials for p in plan.phases] == [1, 64, 24, 12, 9, 1]
     # 1,797 samples: about 108 of each class are for training. A tenth of two classes is 21.6, of which

@@ -74,7 +74,7 @@ def judged(rows: list[dict[str, Any]], variants: list[str], claimed: list[str]) 
     gains = {name: against(rows, "rare_recall", name, "none") for name in variants}
     overall = {name: against(rows, "balanced_accuracy", name, "none") for name in variants}
     holds: bool | None = all(gains[name].sure > 0 for name in claimed)
-    if not holds and all(gains[name].mean > 0 for name in claimed):
+    if not holds and all(gains[name].sure >= 0 for name in claimed):
         holds = None
     parts = [f"{name} {gains[name]} (balanced accuracy {overall[name]})" for name in variants]
     return Verdict(holds=holds, sentence="recall of the rare: " + "; ".join(parts), metric="rare_recall")

@@ -52,7 +52,7 @@ def run_checks(
     train_twice: Callable[[], Mapping[str, float]] | None = None,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[CheckResult, ...]:
-    """Run the sanity checks of a set-up (docs/practice.md, D); the same set-up gives the same results.
+    """Run the sanity checks of a set-up (practice, D); the same set-up gives the same results.
 
     Args:
         make: builds the set-up anew, the same each time.

@@ -11,11 +11,13 @@ from omegaconf import OmegaConf
 from orchestrator.config import job_config
 from orchestrator.control.finished import finished, observations
 from orchestrator.control.rates import with_range_test
+from orchestrator.diagnosis.collect import StageFinding, bounds, collect, read_stage
+from orchestrator.planning.narrowing.diagnosed import cut_diagnosed
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
 from orchestrator.planning.narrowing.importance import importance
 from orchestrator.planning.narrowing.narrow import narrow
-from orchestrator.planning.narrowing.trust import agreement
+from orchestrator.planning.narrowing.trust import Agreement, agreement
 from orchestrator.planning.narrowing.trust import from_json as trust_from_json
 from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
@@ -137,26 +139,40 @@ def _ranges(
 
     Returns:
         The content of its space.json: the ranges, those as they would be of parameters that it holds, how
-        far rankings carried over between the last two stages, and what mattered in the last one.
+        far rankings carried over between the last two stages, what mattered in the last one, and what the
+        diagnoses of its trials have in common.
     """
-    agreed = None
+    agreed: Agreement | None = None
+    found: tuple[StageFinding, ...] = ()
     if results:
         before = earlier[-1]
         searched = searchable(read_json(directory.phase(before.kind, before.name).space))
         agreed = agreement(*results[-2:]) if len(results) > 1 else None
         space = narrow(searched, results, keep=before.keep, margin=before.margin, trust=agreed)
+        best = max(results[-1].observations, key=lambda seen: seen.objective, default=None)
+        found = _diagnosed(directory, before)
+        space = cut_diagnosed(space, bounds(found, searched), best.params if best else {})
     else:
         space = with_range_test(declared_space(config, directory.config), directory, config.checks.range_test)
     seen = [one for stage in results for one in stage.observations]
-    best = {**_own_values(config, space), **best_values(space, seen)}
-    held = hold(space, to_hold(phase.tune, space, seen), best)
+    values = {**_own_values(config, space), **best_values(space, seen)}
+    held = hold(space, to_hold(phase.tune, space, seen), values)
     return {
         **to_json(held, phase.name),
         "free": free_to_json(space, held),
         "agreement": trust_to_json(agreed) if agreed else None,
         # of the stage before
         "importance": importance(space, results[-1].observations) if results else {},
+        "diagnosis": [one.sentence for one in found],
     }
+
+
+def _diagnosed(directory: SweepDirectory, stage: Phase) -> tuple[StageFinding, ...]:
+    """Return what the diagnoses of a stage's trials have in common."""
+    known = read_phase(directory, stage)
+    params = {spec.trial_id: spec.params for spec in known.trials if spec.trial_id in known.outcomes}
+    found = read_stage(directory.phase(stage.kind, stage.name).records, params)
+    return collect(found)
 
 
 def _own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the loss and the metrics of the epochs say: the learning rate, underfitting and overfitting.
 
-The shapes are those of docs/practice.md, E1 to E3. A shape alone does not tell a rate that is too small from a
+The shapes are those of practice (E1 to E3). A shape alone does not tell a rate that is too small from a
 hard problem, so where the update-to-weight ratio is known it must agree.
 """
 

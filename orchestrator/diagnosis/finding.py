@@ -18,7 +18,7 @@ DEAD, SATURATED = "dead_units", "saturated_units"
 RATIO_HIGH, RATIO_LOW = "updates_too_large", "updates_too_small"
 UNSTABLE = "unstable_predictions"
 
-# What to try, by code: docs/practice.md, E.
+# What to try, by code: row E of docs/practice.md.
 ADVICE: Mapping[str, str] = {
     LR_TOO_LARGE: "lower the learning rate, by 3 to 10 times; warm up, or clip the gradient",
     LR_TOO_SMALL: "raise the learning rate, by 3 to 10 times",

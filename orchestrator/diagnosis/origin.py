@@ -1,4 +1,4 @@
-"""Where NaN came from: the input data, an operation, a gradient, or the initial values (docs/practice.md, E4).
+"""Where NaN came from: the input data, an operation, a gradient, or the initial values (practice, E4).
 
 When a loss is not finite, the forward pass of that batch is replayed with the weights that made it, and all
 its operations are looked at: the first that turns finite numbers into others is the origin. Where none does,

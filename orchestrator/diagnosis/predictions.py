@@ -1,4 +1,4 @@
-"""What a run's predictions say: mistakes, confusion, calibration and coverage (docs/practice.md, E7 and E10)."""
+"""What a run's predictions say: mistakes, confusion, calibration and coverage (practice, E7 and E10)."""
 
 from __future__ import annotations
 

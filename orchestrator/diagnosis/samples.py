@@ -1,4 +1,4 @@
-"""What sampled updates show of layers and weights, and what it says (docs/practice.md, E5, E6, E8)."""
+"""What sampled updates show of layers and weights, and what it says (practice, E5, E6, E8)."""
 
 from __future__ import annotations
 

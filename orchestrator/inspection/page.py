@@ -19,10 +19,8 @@ from orchestrator.inspection.examine import Inspection
 from orchestrator.inspection.finding import NOTE, PROBLEM, WARNING
 from orchestrator.inspection.raw import IMAGES, TABLE
 from orchestrator.report import figures
-from orchestrator.report.html import PAGE, SCRIPT, STYLE, Markup, script_json, table
-from orchestrator.report.html import _figure as drawn
-from orchestrator.report.html import _plotly as plotly_source
-from orchestrator.report.html import _section as section
+from orchestrator.report.html import PAGE, SCRIPT, STYLE, Markup, plotly_source, script_json, section, table
+from orchestrator.report.html import plot as drawn
 from orchestrator.sweep.files import write_atomic
 
 MOST_COLUMNS, MOST_PLOTS = 200, 12

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.data.size import DatasetSize
+from orchestrator.data.source import REGRESSION
 from orchestrator.planning.cost import FullScale, Price, epoch_samples, job_epochs, phase_cost, total_cost
 from orchestrator.planning.plan import Phase, Plan, Scale
 from orchestrator.schema import (
@@ -52,7 +53,8 @@ def build_plan(
         phases.insert(0, _checks(config, phases[0].scale))
     if top:
         phases.append(_final(config, size, price))
-        if config.jobs.predict:
+        # Values are not combined yet: the ensemble is one of classes.
+        if config.jobs.predict and config.datasets.get("task") != REGRESSION:
             phases.append(Phase(kind=ENSEMBLE, name=ENSEMBLE, trials=1, scale=phases[-1].scale))
     # Without final runs the largest stage is full scale; an amount of data may be a share or a count.
     full = phases[-1].scale if top else max(phases, key=lambda p: p.samples or 0).scale

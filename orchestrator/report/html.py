@@ -70,20 +70,20 @@ def page(results: Results, now: float) -> str:
     curves = [figures.learning_curves(results, [stage]) for stage in stages_with_curves(results)]
     correlation = [figures.rank_correlation(results, [pair]) for pair in pairs]
     sections = [
-        _section("Checks before the first stage", table(*checks.checks_table(results))),
+        section("Checks before the first stage", table(*checks.checks_table(results))),
         _drawn("Learning-rate range test", RANGE_TEST, checks.range_test_figures(results)),
-        _section("Stages", _stages(results), _figure(figures.funnel(results).update_layout(title_text=None))),
-        _section("Best settings", _best(results)),
-        _section("Final runs and ensemble", _ensemble(results)),
-        _section("Ranges and why", _ranges(results)),
-        _section("What matters", table(*trust.importance_table(results))),
-        _section("How far rankings carry over", table(*trust.agreement_table(results))),
+        section("Stages", _stages(results), plot(figures.funnel(results).update_layout(title_text=None))),
+        section("Best settings", _best(results)),
+        section("Final runs and ensemble", _ensemble(results)),
+        section("Ranges and why", _ranges(results)),
+        section("What matters", table(*trust.importance_table(results))),
+        section("How far rankings carry over", table(*trust.agreement_table(results))),
         _drawn("How the ranges narrowed", BRIGHT, narrowing),
         _drawn("Objective by parameter", STAGES_APART + _key(results), slices),
         _drawn("Learning curves", CURVES, curves),
         _drawn("Do small scales predict large ones?", CONTROLS, correlation),
-        _section("Diagnosis", table(*diagnosis.findings_table(results)), _best_final(results)),
-        _section("Failures", _failures(results)),
+        section("Diagnosis", table(*diagnosis.findings_table(results)), _best_final(results)),
+        section("Failures", _failures(results)),
     ]
     nonce = secrets.token_urlsafe(16)
     templates = {"light": figures.template(dark=False), "dark": figures.template(dark=True)}
@@ -92,15 +92,15 @@ def page(results: Results, now: float) -> str:
         title=html.escape(results.name),
         style=STYLE,
         header=_header(results, now),
-        body="\n".join(section for section in sections if section),
+        body="\n".join(filter(None, sections)),
         templates=script_json(json.dumps(templates)),
-        plotly=_plotly(),
+        plotly=plotly_source(),
         script=SCRIPT,
     )
 
 
 @lru_cache(maxsize=1)
-def _plotly() -> str:
+def plotly_source() -> str:
     """Return plotly.js, compressed: it is most of the page."""
     from plotly.offline import get_plotlyjs
 
@@ -112,7 +112,8 @@ def script_json(text: str) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _figure(figure: go.Figure) -> str:
+def plot(figure: go.Figure) -> str:
+    """Return a figure as the page draws it: its place, and what goes there."""
     height = figure.layout.height or 400
     figure.update_layout(template=None)  # the page sets the light or the dark one
     return (
@@ -121,14 +122,15 @@ def _figure(figure: go.Figure) -> str:
     )
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """Return a part of the page under its title; nothing where there is nothing to show."""
     content = "".join(parts)
     return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
 
 
 def _drawn(title: str, caption: str, drawn: Iterable[go.Figure]) -> str:
-    plots = [f'<div class="card">{_figure(figure)}</div>' for figure in drawn if len(figure.data)]
-    return _section(title, f"<p>{caption}</p>", f'<div class="grid">{"".join(plots)}</div>') if plots else ""
+    plots = [f'<div class="card">{plot(figure)}</div>' for figure in drawn if len(figure.data)]
+    return section(title, f"<p>{caption}</p>", f'<div class="grid">{"".join(plots)}</div>') if plots else ""
 
 
 def cell(value: object) -> str:
@@ -315,7 +317,7 @@ def _best_final(results: Results) -> str:
         return ""
     trial, found = best
     plots = [
-        f'<div class="card">{_figure(one)}</div>' for one in diagnosis.detail_figures(results, trial, found)
+        f'<div class="card">{plot(one)}</div>' for one in diagnosis.detail_figures(results, trial, found)
     ]
     mistakes = [(image, html.escape(said)) for image, said in diagnosis.pictures(found)]
     weights = [(image, "") for image in diagnosis.weights(found)]

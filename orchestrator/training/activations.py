@@ -1,4 +1,4 @@
-"""Activations, by name (docs/practice.md, C7), and what initial values they want.
+"""Activations, by name (practice, C7), and what initial values they want.
 
 There is no sigmoid: inside a network it saturates at both ends and its mean is not 0, and tanh does what it
 does without the second fault (LeCun et al. 1998, Efficient BackProp, 4.4).

@@ -1,4 +1,4 @@
-"""Fine-tuning: from a checkpoint, smaller rates for earlier layers, frozen layers (docs/practice.md, C10).
+"""Fine-tuning: from a checkpoint, smaller rates for earlier layers, frozen layers (practice, C10).
 
 A layer here is what a reader of the model would call one: a child of the model or of its sequences that has
 weights, together with the normalizations and activations after it that have some; a residual block or a stack

@@ -1,4 +1,4 @@
-"""Initial values, by name (docs/practice.md, C6). All are drawn from torch's global random state.
+"""Initial values, by name (practice, C6). All are drawn from torch's global random state.
 
 `auto` follows the activation: He et al. 2015 for the rectifiers, Glorot and Bengio 2010 (Xavier) for tanh
 and for the last layer, so that the first loss is near log(classes); orthogonal (Saxe et al. 2014) for the

@@ -1,4 +1,4 @@
-"""The built-in networks (docs/practice.md, C8), and the user's own.
+"""The built-in networks (practice, C8), and the user's own.
 
 - `mlp`: layers of equal width, the first of another one if wanted; images are flattened.
 - `highway`: an mlp whose layers after the first learn how much of their input they let pass.

@@ -1,4 +1,4 @@
-"""The optimizers, by name: torch's own, with the defaults of practice (docs/practice.md, C1).
+"""The optimizers, by name: torch's own, with the defaults of practice (practice, C1).
 
 `lr` is what torch takes: for adadelta, whose steps have their own scale, 1 is usual, for adagrad 0.01.
 """

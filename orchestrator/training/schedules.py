@@ -1,4 +1,4 @@
-"""Learning-rate schedules, by name, on torch's own; each may begin with a linear warm-up (docs/practice.md, C3, C5).
+"""Learning-rate schedules, by name, on torch's own; each may begin with a linear warm-up (practice, C3, C5).
 
 The default is none: a decay that was tuned for another length ends training early. Schedules take one step
 for each update, so a short trial of a few epochs has as smooth a curve as a long one; plateau acts after each
