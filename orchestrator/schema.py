@@ -130,8 +130,8 @@ class ChecksConfig:
     skip: list[str] = field(default_factory=list)
     # the accuracy that people have on the task, to compare the baselines with
     human_accuracy: float | None = None
-    # the parameter, such as optimizer.lr, whose first range a learning-rate range test sets in place of the
-    # declared one; null: no such test
+    # the parameter, such as optimizer.lr, whose first range is where the declared one and that of a
+    # learning-rate range test meet; null: no such test
     range_test: str | None = None
 
 
@@ -147,8 +147,9 @@ class JobConfig:
     setup: str | None = None
     # what the function gets; the keys of `space` are dotted paths in it
     config: dict[str, Any] = field(default_factory=dict)
-    # where in `config` the planner writes a stage's scale: data, classes, class_rule, epochs, ...
-    scale: dict[str, str] = field(default_factory=dict)
+    # where in `config` the planner writes a stage's scale: data, classes, class_rule, epochs, ...; null:
+    # nowhere, the function takes it from the trial (trial.subset, trial.scale)
+    scale: dict[str, str | None] = field(default_factory=dict)
     # options of config groups by the parameter that chooses: {optimizer: {sgd: {...}, adam: {...}}}; files
     # such as optimizer/sgd.yaml beside the sweep file are put here when it is planned
     groups: dict[str, Any] = field(default_factory=dict)

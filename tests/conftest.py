@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import subprocess
@@ -21,8 +22,19 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with SLURM's tests, which mostly wait: the short ones then fill both workers to the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Deal SLURM's tests, which mostly wait, to all workers; each begins with them and goes on with the rest.
+
+    A worker is given a part of the list as it stands. The rest stays in its order, for the fixtures of modules.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    waiting = [item for item in items if item.get_closest_marker("slurm")]
+    others = [item for item in items if not item.get_closest_marker("slurm")]
+    share = math.ceil(len(others) / workers)
+    items[:] = [
+        item
+        for worker in range(workers)
+        for item in (*waiting[worker::workers], *others[worker * share : (worker + 1) * share])
+    ]
 
 
 def _why_no_slurm() -> str:

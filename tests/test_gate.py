@@ -29,6 +29,7 @@ PLAN = Plan(
     phases=(GATE, COARSE), total=Cost(), full_scale_share=None,
 )  # fmt: skip
 ANY = Limits(attempts=3, capacity=Capacity())
+FOUND = {"parameter": "lr", "low": 0.002, "high": 0.3, "best": 0.1, "exploded": True}
 SWEEP = """
 name: tiny
 metric: {name: score, mode: max}
@@ -111,14 +112,18 @@ def test_the_range_test_gives_the_first_range(tmp_path: Path) -> None:
     rate = Parameter(name="lr", kind=FLOAT, low=1e-5, high=1.0, log=True)
     space = (rate, Parameter(name="width", kind=CHOICE, values=(8, 16)))
     assert with_range_test(space, directory, "lr") == space
-    write_json(directory.range_test, {"parameter": "lr", "low": 0.002, "high": 0.3, "best": 0.1})
+    write_json(directory.range_test, FOUND)
     lr, width = with_range_test(space, directory, "lr")
     assert (lr.low, lr.high, width) == (0.002, 0.3, space[1])
     assert "declared was 1e-05 … 1 (log)" in lr.reason
     assert with_range_test(space, directory, None) == space
+    wide = replace(rate, low=0.01, high=0.1)
+    assert with_range_test((wide,), directory, "lr")[0].low == 0.01, "what was declared counts too"
+    elsewhere = replace(rate, low=1e-6, high=1e-4)
+    assert with_range_test((elsewhere,), directory, "lr")[0].high == 0.3, "unless the two never meet"
     limited = (replace(space[0], limits=(None, 0.05)),)
     assert with_range_test(limited, directory, "lr")[0].high == 0.05
-    write_json(directory.range_test, {"parameter": "lr", "low": None, "high": None, "best": None})
+    write_json(directory.range_test, {**FOUND, "low": None, "high": None})
     assert with_range_test(space, directory, "lr") == space
 
 
@@ -131,7 +136,7 @@ def test_the_frozen_first_stage_has_the_range_that_was_tested(tmp_path: Path) ->
     freeze_plan(planned)
     directory, plan = planned.directory, planned.plan
     freeze(directory, plan, planned.config, plan.phases[0], 0)
-    write_json(directory.range_test, {"parameter": "lr", "low": 0.002, "high": 0.3, "best": 0.1})
+    write_json(directory.range_test, FOUND)
     freeze(directory, plan, planned.config, plan.phases[1], 0)
     lr = read_json(directory.phase(STAGE, "first").space)["parameters"]["lr"]
     assert (lr["low"], lr["high"]) == (0.002, 0.3)

@@ -295,7 +295,7 @@ metric: {name: score}
 space: {lr: "choice(1.0e-6, 0.3)"}
 stages: {only: {trials: 2, sampler: grid, data: 0.5}}
 final: {top: 1, seeds: 1}
-jobs: {_target_: my_train.train, config: {lr: 0.1, part: 1.0}, scale: {data: part}}
+jobs: {_target_: my_train.train, config: {lr: 0.1}, scale: {data: null}}
 slurm: {trials_at_once: 2}
 """
 

@@ -15,6 +15,7 @@ import numpy as np
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "practice"  # the same figures give the same file
+matplotlib.rcParams["svg.fonttype"] = "none"
 
 WORDS = {True: "holds", False: "does not hold", None: "undecided"}
 

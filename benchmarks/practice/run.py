@@ -44,7 +44,7 @@ def main(out: Path, data: Path | None, seeds: int, only: str) -> None:
             found = experiment.run(seed, data)
             rows += [{"seed": seed, **row} for row in found]
             click.echo(f"{_name(experiment)}: seed {seed}, {time.process_time() - began:.0f} CPU s")
-            file.write_text(json.dumps({"machine": _machine(), "rows": rows}, indent=1))
+            file.write_text(_as_text(rows))
     report.write(out, [module for module in experiments("*") if (results / f"{_name(module)}.json").exists()])
 
 
@@ -57,6 +57,12 @@ def experiments(only: str) -> list[ModuleType]:
         raise click.UsageError(f"no experiment is called {only}; there are {', '.join(names)}")
     modules = [importlib.import_module(f"experiments.{name}") for name in chosen]
     return sorted(modules, key=lambda module: [(row[0], int(row[1:])) for row in module.ROWS])
+
+
+def _as_text(rows: list[dict[str, Any]]) -> str:
+    """Return the content of a results file, one row a line."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    return f'{{"machine": {json.dumps(_machine())}, "rows": [\n{lines}\n]}}\n'
 
 
 def _name(experiment: ModuleType) -> str:

@@ -144,9 +144,8 @@ def _looked(
     config: SweepConfig, phase: Phase, with_rates: bool, progress: Callable[[str], None]
 ) -> tuple[list[CheckResult], RangeTest | None]:
     """Run what can be run of a job, and the range test where it is wished for."""
-    from orchestrator.checks.range_test import range_test
     from orchestrator.sweep.directory import TrialSpec
-    from orchestrator.worker.checking import check_job, maker
+    from orchestrator.worker.checking import check_job, tested_rates
     from orchestrator.worker.job import trial_config
 
     if with_rates and config.jobs.setup is None:
@@ -161,7 +160,7 @@ def _looked(
     if not with_rates:
         return results, None
     progress("range test")
-    return results, range_test(maker(config, own))
+    return results, tested_rates(config, phase, spec)
 
 
 def _tell(start: str, text: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.space import Parameter
 from orchestrator.space.parameter import show
@@ -15,7 +17,8 @@ def with_range_test(
 ) -> tuple[Parameter, ...]:
     """Return a space in which the parameter that was tested begins with the range that the test found.
 
-    A test that found none, or that failed in a sweep that goes on anyway, leaves the range as declared.
+    It is searched where the test's range and the declared one meet, and over the test's where they don't. A
+    test that found none, or that failed in a sweep that goes on anyway, leaves the range as declared.
 
     Args:
         space: as declared.
@@ -27,23 +30,19 @@ def with_range_test(
     found = read_json(directory.range_test)
     if found.get("low") is None or found.get("high") is None:
         return space
-    return tuple(
-        _begun(each, found["low"], found["high"], found["best"]) if each.name == name else each
-        for each in space
-    )
+    return tuple(_begun(each, found) if each.name == name else each for each in space)
 
 
-def _begun(parameter: Parameter, low: float, high: float, best: float) -> Parameter:
+def _begun(parameter: Parameter, found: Mapping[str, Any]) -> Parameter:
+    """Return a parameter between the bounds that were found, within what was declared where the two meet."""
     least, most = parameter.limits
-    low = low if least is None else max(low, least)
-    high = high if most is None else min(high, most)
-    declared = parameter.span()
+    low = max(found["low"], least or 0.0)
+    high = found["high"] if most is None else min(found["high"], most)
     if not 0 < low < high:
-        return replace(
-            parameter, reason=f"as declared; the range test's {show(low)} … {show(high)} is no range"
-        )
-    reason = (
-        f"the range test's: the loss begins to fall at {show(low)} and to rise at {show(high)}, "
-        f"the best may be near {show(best)}; declared was {declared}"
-    )
-    return replace(parameter, low=low, high=high, reason=reason)
+        return parameter
+    declared = parameter.span()
+    rises = f"rises from {show(high)}" if found["exploded"] else f"still falls at {show(high)}"
+    words = f"the range test's: the loss falls from {show(low)} on and {rises}; declared was {declared}"
+    if low < parameter.high and high > parameter.low:
+        low, high = max(low, parameter.low), min(high, parameter.high)
+    return replace(parameter, low=low, high=high, reason=words)

@@ -80,7 +80,7 @@ def epoch_samples(config: SweepConfig, size: DatasetSize, scale: Scale) -> int |
 def job_epochs(config: SweepConfig) -> float | None:
     """Look up the epochs that the job's own config asks for, where the job says where they are."""
     node: object = config.jobs.config
-    for part in config.jobs.scale.get("epochs", "").split("."):
+    for part in (config.jobs.scale.get("epochs") or "").split("."):
         node = node.get(part) if isinstance(node, dict) else None
     return float(node) if isinstance(node, int | float) else None
 

@@ -120,7 +120,7 @@ def _augment(config: SweepConfig, stage: StageConfig) -> bool | None:
     """
     if stage.augment is not None or "augment" not in config.jobs.scale:
         return stage.augment
-    section = config.jobs.scale["augment"].rpartition(".")[0]
+    section = (config.jobs.scale["augment"] or "").rpartition(".")[0]
     searched = any(section and name.startswith(f"{section}.") for name in config.space)
     whole = stage.data == 1 and stage.classes is None
     return None if whole or searched else False

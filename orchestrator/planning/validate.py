@@ -92,7 +92,7 @@ def _job(config: SweepConfig, check: _Check) -> None:
         check.one_of(f"jobs.scale.{name}", name, SCALE_KEYS)
         # What every dataset takes need not be written out in each of their files.
         common = path in {f"dataset.{each.name}" for each in fields(DatasetSettings)}
-        if not has_path(node, path) and not common:
+        if path is not None and not has_path(node, path) and not common:
             check.fail(
                 f"jobs.scale.{name}",
                 f"'{path}' is not in the job's config",

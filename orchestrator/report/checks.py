@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,7 +13,7 @@ from orchestrator.space.parameter import show
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.files import read_json
 
-HEAD = ("check", "", "what was seen", "likely cause", "what to do")
+HEAD, ON_FAILURE = ("check", "", "what was seen"), ("likely cause", "what to do")
 _WORDS = {True: "passed", False: "failed", None: "not applicable"}
 
 
@@ -21,15 +22,13 @@ def checks_table(results: Results) -> tuple[tuple[str, ...], list[list[object]]]
     path = SweepDirectory(results.path).checks_result
     checks: list[dict[str, Any]] = read_json(path)["checks"] if path.exists() else []
     rows: list[list[object]] = [
-        [
-            f"{check['id']} {check['name']}",
-            _WORDS[check["passed"]],
-            check["saw"],
-            *((check["cause"], check["next"]) if check["passed"] is False else ("", "")),
-        ]
-        for check in checks
+        [f"{check['id']} {check['name']}", _WORDS[check["passed"]], check["saw"]] for check in checks
     ]
-    return HEAD, rows
+    if all(check["passed"] is not False for check in checks):
+        return HEAD, rows
+    for row, check in zip(rows, checks, strict=True):
+        row += [check["cause"], check["next"]] if check["passed"] is False else ["", ""]
+    return (*HEAD, *ON_FAILURE), rows
 
 
 def range_test_figures(results: Results) -> list[go.Figure]:
@@ -45,9 +44,10 @@ def range_test_figures(results: Results) -> list[go.Figure]:
     figure.update_yaxes(title_text="training loss")
     for name, colour in (("low", COLOURS[2]), ("best", COLOURS[1]), ("high", COLOURS[3])):
         if found.get(name) is not None:
-            figure.add_vline(
-                x=found[name],
-                line={"color": colour, "dash": "dot"},
-                annotation_text=f"{name} {show(found[name])}",
-            )
+            figure.add_vline(x=found[name], line={"color": colour, "dash": "dot"})
+            # An annotation on a logarithmic axis is placed by the logarithm; a line is not.
+            figure.add_annotation(
+                x=math.log10(found[name]), y=1, yref="paper", yanchor="bottom", showarrow=False,
+                text=f"{name} {show(found[name])}", font={"color": colour},
+            )  # fmt: skip
     return [figure.update_layout(showlegend=False)]

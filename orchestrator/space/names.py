@@ -91,7 +91,7 @@ def names_of(config: SweepConfig, space: Sequence[Parameter]) -> Names:
         space=parameters,
         groups={name: options(config, name) for name in parameters if options(config, name)},
         tied={name: str(text) for name, text in config.tied.items()},
-        scaled=frozenset(config.jobs.scale.values()),
+        scaled=frozenset(filter(None, config.jobs.scale.values())),
     )
 
 

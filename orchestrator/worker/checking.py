@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from orchestrator.checks.range_test import range_test
+from orchestrator.checks.range_test import RangeTest, range_test
 from orchestrator.checks.run import CheckResult, run_checks
 from orchestrator.checks.setup import Setup, as_setup
 from orchestrator.checks.twice import only_training, train_once
-from orchestrator.errors import CheckFailed
+from orchestrator.errors import CheckFailed, UserError
 from orchestrator.planning.plan import Phase
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import CHECKS, RANGE_TEST, SweepDirectory, TrialSpec
@@ -28,10 +29,21 @@ def look(directory: SweepDirectory, config: SweepConfig, phase: Phase, spec: Tri
     Raises:
         CheckFailed: the set-up is not fit to be swept.
     """
-    own = trial_config(config, phase, spec)
+    try:
+        return _looked(directory, config, phase, spec)
+    except UserError as error:
+        # It says what is wrong, and where; a traceback would bury it.
+        raise CheckFailed(str(error)) from error
+
+
+def _looked(
+    directory: SweepDirectory, config: SweepConfig, phase: Phase, spec: TrialSpec
+) -> dict[str, float]:
     if spec.trial_id == RANGE_TEST:
-        return _test_rates(directory, config, own)
-    return _check(directory, config, own, phase.name)
+        found = tested_rates(config, phase, spec)
+        write_json(directory.range_test, {"parameter": config.checks.range_test, **found.to_json()})
+        return {CHECKS: 1.0}
+    return _check(directory, config, trial_config(config, phase, spec), phase.name)
 
 
 def _check(directory: SweepDirectory, config: SweepConfig, own: DictConfig, stage: str) -> dict[str, float]:
@@ -83,10 +95,16 @@ def check_job(
     return list(results)
 
 
-def _test_rates(directory: SweepDirectory, config: SweepConfig, own: DictConfig) -> dict[str, float]:
-    found = range_test(maker(config, own))
-    write_json(directory.range_test, {"parameter": config.checks.range_test, **found.to_json()})
-    return {CHECKS: 1.0}
+def tested_rates(config: SweepConfig, phase: Phase, spec: TrialSpec) -> RangeTest:
+    """Run a range test at a phase's scale, but with all of its data.
+
+    Few samples are known by heart before the rate is large, and then no loss rises any more.
+
+    Raises:
+        UserError: the job's `setup` can't be imported.
+    """
+    whole = replace(phase, scale=replace(phase.scale, data=1.0))
+    return range_test(maker(config, trial_config(config, whole, spec)))
 
 
 def maker(config: SweepConfig, own: DictConfig) -> Callable[[], Setup]:

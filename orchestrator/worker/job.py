@@ -27,8 +27,8 @@ def trial_config(config: SweepConfig, phase: Phase, spec: TrialSpec) -> DictConf
     node = job_config(config)
     write_options(node, config, spec.params)
     for path, value in scale_values(phase.scale, spec.seed).items():
-        if path in config.jobs.scale and value is not None:
-            OmegaConf.update(node, config.jobs.scale[path], value, merge=False, force_add=True)
+        if (place := config.jobs.scale.get(path)) and value is not None:
+            OmegaConf.update(node, place, value, merge=False, force_add=True)
     write_values(node, config, spec.params)
     write_ties(node, config, spec.params)
     OmegaConf.resolve(node)
