@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import shutil
@@ -22,19 +23,19 @@ settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal SLURM's tests, which mostly wait, to all workers; each begins with them and goes on with the rest.
+    """Deal SLURM's tests, which mostly wait, to half of the workers, which begin with them.
 
-    A worker is given a part of the list as it stands. The rest stays in its order, for the fixtures of modules.
+    A worker is given a part of the list as it stands. The others stay in order, for the fixtures of modules.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    half, share = max(1, workers // 2), math.ceil(len(items) / workers)
     waiting = [item for item in items if item.get_closest_marker("slurm")]
-    others = [item for item in items if not item.get_closest_marker("slurm")]
-    share = math.ceil(len(others) / workers)
-    items[:] = [
-        item
-        for worker in range(workers)
-        for item in (*waiting[worker::workers], *others[worker * share : (worker + 1) * share])
-    ]
+    others = iter([item for item in items if not item.get_closest_marker("slurm")])
+    dealt: list[pytest.Item] = []
+    for worker in range(workers):
+        own = waiting[worker::half] if worker < half else []
+        dealt += [*own, *itertools.islice(others, max(0, share - len(own)))]
+    items[:] = [*dealt, *others]
 
 
 def _why_no_slurm() -> str:

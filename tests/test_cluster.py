@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.cluster import slurm as slurm_cluster
 from orchestrator.cluster.interface import ACTIVE, BY_HAND, ENDED, MEMORY, PENDING, TaskStatus
 from orchestrator.cluster.local import LocalCluster, job_of
+from orchestrator.cluster.processes import with_token
 from orchestrator.cluster.script import parameters
 from orchestrator.cluster.slurm import SlurmCluster
 from orchestrator.errors import UserError
@@ -105,3 +107,16 @@ def test_a_local_job_lives_as_long_as_its_process() -> None:
 def test_a_local_job_of_another_machine_is_not_called_dead(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="started on elsewhere"):
         LocalCluster(SlurmConfig()).poll([f"{os.getpid()}@1.00@elsewhere"])
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending(psutil.Process):
+        def cmdline(self) -> list[str]:
+            return ["sbatch", "--job-name=token-0001"]
+
+        def name(self) -> str:
+            raise psutil.NoSuchProcess(self.pid)
+
+    monkeypatch.setattr(psutil, "process_iter", lambda: iter([Ending(os.getppid())]))
+    assert len(with_token("token-0001")) == 1
+    assert with_token("token-0001", name="sbatch") == []

@@ -137,7 +137,7 @@ class SlurmCluster:
     def find(self, intent: Intent, logs: Path) -> tuple[str, ...]:
         """Return the live jobs of a token, or a word for an sbatch that is still under way."""
         if intent.host == socket.gethostname():
-            if any(process.name() == "sbatch" for process in with_token(intent.token)):
+            if with_token(intent.token, name="sbatch"):
                 return ("sbatch under way",)
         elif time.time() - intent.created < SBATCH_SECONDS:
             return ("sbatch perhaps under way",)
