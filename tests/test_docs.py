@@ -46,3 +46,18 @@ def test_the_version_is_in_the_changelog() -> None:
     from orchestrator import __version__
 
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_row_of_the_practice_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "practice.md").read_text()
+    rows = re.findall(r"^\| ([B-E]\d+(?:, [B-E]\d+)*) \|(.*)\|$", text, re.MULTILINE)
+    named = {row for rows_of_line, _ in rows for row in rows_of_line.split(", ")}
+    most = {"B": 10, "C": 12, "D": 8, "E": 10}
+    assert {f"{part}{number}" for part, last in most.items() for number in range(1, last + 1)} <= named
+    for test in set(re.findall(r"\btest_\w+", text)):
+        assert (ROOT / "tests" / f"{test}.py").exists(), test
+    experiments = {path.stem for path in (ROOT / "benchmarks" / "practice" / "experiments").glob("[a-z]*.py")}
+    results = (ROOT / "benchmarks" / "practice" / "results.md").read_text()
+    for name in experiments:
+        assert name in text, f"{name} stands in no row"
+        assert f"figures/{name}.svg" in results, f"{name} has no result"
