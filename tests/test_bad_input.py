@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.cli import main
+from orchestrator.control.create import work_out
+from orchestrator.errors import UserError
 
 OWN = """\
 name: tiny
@@ -498,3 +500,20 @@ def test_plan_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_how_a_stage_goes(refusal: Refusal, added: str, message: str) -> None:
     spoiled = _edited(OWN, "coarse: {trials: 8, data: 0.5, epochs: 1}", f"coarse: {{trials: 8, {added}}}")
     assert refusal(spoiled).startswith(f"sweep.yaml: {message}")
+
+
+def test_a_column_of_text_is_refused_before_anything_is_planned(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {"size": [1.0, 2.0] * 20, "note": ["x"] * 40, "kind": ["a", "b"] * 20}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "defaults: [sweep, {jobs: classify}, {datasets: parquet}, _self_]\n"
+        "name: tiny\nmetric: {name: val/accuracy}\nspace: {optimizer.lr: 'interval(0.1, 1)'}\n"
+        "stages: {first: {trials: 4}}\ndatasets: {path: t.parquet, label: kind}\n"
+    )
+    with pytest.raises(UserError, match="column 'note' holds string, not numbers"):
+        work_out(file, [])
+    assert work_out(file, ["datasets.features=[size]"]).plan.stages

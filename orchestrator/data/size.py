@@ -116,8 +116,9 @@ def _counts(
 def _labels(target: str, task: str, own: Mapping[str, Any]) -> Encoded | None:
     """Read the labels of a source that keeps them apart from its samples; None for another."""
     if target == SOURCES + "parquet":
-        from orchestrator.data.tables import read_labels
+        from orchestrator.data.tables import check_features, read_labels
 
+        check_features(own["path"], own["label"], own.get("features"))
         return read_labels(own["path"], own["label"], task)
     if target == SOURCES + "npz":
         from orchestrator.data.arrays import npz_labels

@@ -47,8 +47,7 @@ def parquet(
     """
     groups = _row_groups(path)
     schema = parquet_schema(path)
-    images = image_column(schema, label, features)
-    chosen = [images] if images else feature_columns(schema, path, label, features)
+    images, chosen = _learned_from(schema, path, label, features)
     encoded = read_labels(path, label, task)
     for file in dict.fromkeys(group.file for group in groups):
         _check_columns(file, chosen, schema)
@@ -162,6 +161,23 @@ def _read_group(group: _Group, names: Sequence[str]) -> Any:
 
 def _unreadable(file: Path, error: Exception) -> UserError:
     return UserError(f"not readable as Parquet ({error})", file=file)
+
+
+def check_features(path: str, label: str, features: Sequence[str] | None) -> None:
+    """Refuse columns to learn from that a table does not have or that hold no numbers; reads no data.
+
+    Raises:
+        UserError: names the column.
+    """
+    _learned_from(parquet_schema(path), path, label, features)
+
+
+def _learned_from(
+    schema: Any, path: str, label: str, features: Sequence[str] | None
+) -> tuple[str | None, list[str]]:
+    """Return the column of images, where it is that, and all columns to learn from."""
+    images = image_column(schema, label, features)
+    return images, [images] if images else feature_columns(schema, path, label, features)
 
 
 def parquet_schema(path: str) -> Any:
