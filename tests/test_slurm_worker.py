@@ -1,8 +1,7 @@
-"""What happens to trials inside a real SLURM's tasks: crashes, hangs, time limits, preemption."""
+"""What happens to trials inside a real SLURM's tasks: crashes, hangs, time limits."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 import commands
-from commands import assert_finished, orchestrate, wait_for, write_user_sweep
+from commands import assert_finished, orchestrate, write_user_sweep
 from orchestrator.sweep.records import COMPLETED, FAILED
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
@@ -99,34 +98,3 @@ def test_a_trial_longer_than_the_time_limit_gets_through_in_legs(tmp_path: Path)
     kinds = [line["kind"] for file in commands.record_files(sweep) for line in file.lines]
     ended = sum(len(taken_up) - 1 for taken_up in legs)
     assert kinds.count("interrupted") == ended, "each leg was ended in time, and in peace"
-
-
-@pytest.mark.usefixtures("two_nodes")
-def test_a_preempted_task_goes_on_and_repeats_no_finished_trial(tmp_path: Path) -> None:
-    kinds = ["a", "b", "c"]
-    write_user_sweep(tmp_path, train=RESUMING, sweep=sweep_of(kinds, "preempted", steps=6))
-    sweep = tmp_path / "sweeps" / "preempted"
-    run = subprocess.Popen(
-        commands.command("run", "sweep.yaml", *SLURM, "slurm.task_minutes=10"), cwd=tmp_path,
-        env=commands.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        wait_for(lambda: len(commands.outcome_counts(sweep)) == 1, what="a first outcome")
-        wait_for(lambda: any((path / "step").exists() for path in unfinished(sweep)), what="a checkpoint")
-        # All GPUs of both nodes: something has to go.
-        urgent = ["sbatch", "--parsable", "-p", "urgent", "-N", "2", "--gres=gpu:4", "--output=/dev/null"]
-        job = subprocess.run([*urgent, "--wrap=sleep 3"], capture_output=True, text=True, check=True)
-        shown, errors = run.communicate(timeout=300)
-    finally:
-        run.kill()
-    subprocess.run(["scancel", job.stdout.strip()], check=False)
-    assert run.returncode == 0, shown + errors
-    assert_finished(sweep, trials=3)
-    assert set(commands.outcome_counts(sweep).values()) == {1}
-    legs = sorted(legs_of(sweep), key=len)
-    assert legs[0] == [0] and len(legs[-1]) == 2 and legs[-1][1] > 0, "one went on from its checkpoint"
-
-
-def unfinished(sweep: Path) -> list[Path]:
-    done = commands.outcome_counts(sweep)
-    return [path for path in sweep.glob("stages/only/checkpoints/*") if path.name not in done]
