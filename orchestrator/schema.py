@@ -246,6 +246,12 @@ def sweep_directory(config: SweepConfig) -> Path:
     return Path(os.path.expanduser(config.dir)) if config.dir else Path("sweeps") / config.name
 
 
+def job_functions(job: JobConfig) -> dict[str, str]:
+    """Return the dotted paths of the functions that a job names, by their keys."""
+    paths = {"jobs._target_": job._target_, "jobs.predict": job.predict, "jobs.setup": job.setup}
+    return {key: path for key, path in paths.items() if path is not None}
+
+
 def with_checks(config: SweepConfig) -> bool:
     """Say whether the set-up is checked before the first stage."""
     wanted = config.checks.enabled

@@ -19,8 +19,8 @@ def labelled(*counts: int) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
 
 
-def order(labels: Tensor, rule: str, seed: int = 0, batch_size: int = 8) -> Tensor:
-    return epoch_order(labels, rule, batch_size, torch.Generator().manual_seed(seed))
+def order(labels: Tensor, rule: str, seed: int = 0) -> Tensor:
+    return epoch_order(labels, rule, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_without_balance_the_order_is_a_plain_shuffle() -> None:
 @given(st.lists(st.integers(0, 20), min_size=2, max_size=6).filter(any), st.integers(1, 12))
 def test_every_batch_is_balanced(counts: list[int], size: int) -> None:
     labels = labelled(*counts)
-    chosen = order(labels, "batch", batch_size=size)
+    chosen = order(labels, "batch")
     assert len(chosen) == len(labels)
     present = [number for number, count in enumerate(counts) if count]
     for batch in torch.split(chosen, size):

@@ -79,7 +79,7 @@ def train(
         network.train()
         for _ in range(moment - done):
             if len(order) < min(batch_size, len(labels)):
-                order = torch.cat([order, epoch_order(labels, balance, batch_size, shuffle)])
+                order = torch.cat([order, epoch_order(labels, balance, shuffle)])
             batch, order = order[:batch_size], order[batch_size:]
             x, y = inputs[batch], labels[batch]
             if augment is not None:

@@ -22,7 +22,7 @@ from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
 from orchestrator.planning.sampling.start_from import read_start
 from orchestrator.planning.validate import validate
-from orchestrator.schema import SweepConfig, sweep_directory
+from orchestrator.schema import SweepConfig, job_functions, sweep_directory
 from orchestrator.space import Parameter
 from orchestrator.space.conditions import completed, declared_space
 from orchestrator.sweep import lease
@@ -155,11 +155,7 @@ def check_importable(config: SweepConfig, folder: Path, file: Path) -> None:
     Raises:
         UserError: the module or the function is not there.
     """
-    job = config.jobs
-    functions = {"jobs._target_": job._target_, "jobs.predict": job.predict, "jobs.setup": job.setup}
-    for key, path in functions.items():
-        if path is None:
-            continue
+    for key, path in job_functions(config.jobs).items():
         module, _, name = path.rpartition(".")
         source = _source(module, folder)
         if source is None:

@@ -30,6 +30,7 @@ from orchestrator.schema import (
     StageConfig,
     SweepConfig,
     final_runs,
+    job_functions,
     with_checks,
 )
 from orchestrator.space import FLOAT, Parameter
@@ -82,11 +83,9 @@ class _Check:
 
 
 def _job(config: SweepConfig, check: _Check) -> None:
-    job = config.jobs
-    functions = {"jobs._target_": job._target_, "jobs.predict": job.predict, "jobs.setup": job.setup}
-    for key, path in functions.items():
-        if path is not None and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
-            check.fail(key, f"'{path}' is no dotted path of a function", "Write module.function")
+    for key, function in job_functions(config.jobs).items():
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", function):
+            check.fail(key, f"'{function}' is no dotted path of a function", "Write module.function")
     node = job_config(config)
     for name, path in config.jobs.scale.items():
         check.one_of(f"jobs.scale.{name}", name, SCALE_KEYS)

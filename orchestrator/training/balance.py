@@ -20,14 +20,13 @@ from orchestrator.errors import UserError, nearest
 RULES = ("none", "over", "under", "both", "batch")
 
 
-def epoch_order(labels: Tensor, rule: str, batch_size: int, generator: torch.Generator) -> Tensor:
+def epoch_order(labels: Tensor, rule: str, generator: torch.Generator) -> Tensor:
     """Return the samples of one pass in the order in which they are seen.
 
     Args:
         labels: (n,) int64 on the CPU; classes without samples count for nothing.
-        rule: one of RULES.
-        batch_size: of the batches that the order is cut into. No rule depends on it: with `batch` the classes
-            take turns, so that they are equally often, within one sample, in a run of any length.
+        rule: one of RULES. With `batch` the classes take turns, so that they are equally often, within one
+            sample, in a run of any length, and so in batches of any size.
         generator: the only source of chance.
 
     Returns:

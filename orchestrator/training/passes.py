@@ -123,7 +123,7 @@ def pass_order(run: Run) -> Tensor:
         return torch.randperm(len(run.train), generator=shuffle)
     if run.train.targets.is_floating_point():
         raise UserError("values have no classes to balance", key="balance", hint="Say none")
-    return epoch_order(run.train.targets.cpu(), run.settings.balance, run.size, shuffle)
+    return epoch_order(run.train.targets.cpu(), run.settings.balance, shuffle)
 
 
 @torch.inference_mode()

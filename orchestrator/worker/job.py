@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from orchestrator.config import job_config, load_frozen
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Phase, Plan, Scale
-from orchestrator.schema import SweepConfig
+from orchestrator.schema import SweepConfig, job_functions
 from orchestrator.space.ties import write_options, write_ties, write_values
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
 
@@ -83,8 +83,7 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
 
 def modules(config: SweepConfig) -> list[str]:
     """Return the modules that a fork server imports once for all trials."""
-    job = config.jobs
-    paths = [job._target_, job.predict, job.setup, config.datasets.get("_target_")]
+    paths = [*job_functions(config.jobs).values(), config.datasets.get("_target_")]
     return list(dict.fromkeys(path.rpartition(".")[0] for path in paths if path))
 
 
@@ -99,11 +98,8 @@ def check(sweep: Path) -> None:
 
     config = load_frozen(directory.config)
     enter(directory, read_plan(directory))
-    load_function(config.jobs._target_, "jobs._target_")
-    if config.jobs.predict:
-        load_function(config.jobs.predict, "jobs.predict")
-    if config.jobs.setup:
-        load_function(config.jobs.setup, "jobs.setup")
+    for key, path in job_functions(config.jobs).items():
+        load_function(path, key)
 
 
 if __name__ == "__main__":
