@@ -5,6 +5,7 @@
 
 Every file is replaced atomically, so a reader sees a whole old or a whole new one at any moment, and
 compacting while tasks are still writing only means that what is not yet a line is left for the next time.
+Only record files that are new or have grown are read, with what is known of the same trials (see `known`).
 """
 
 from __future__ import annotations
@@ -47,20 +48,22 @@ def compact(
     """
     from dask import compute, delayed
 
-    from orchestrator.results import merge, schema
+    from orchestrator.results import fragments, known, merge, schema, write
 
     directory = SweepDirectory(Path(sweep))
     plan = read_plan(directory)
     parameters = first_space(directory, plan)
-    fragments, stages = delayed(merge.read_fragments), []
+    read, stages = delayed(fragments.read_fragments), []
     for phase in trial_phases(plan):
         folder = directory.phase(phase["kind"], phase["name"])
-        parts = [fragments(files) for files in _chunks(merge.record_files(folder.records))]
-        stages.append(delayed(merge.merge_stage)(folder, parts, plan["metric"], dict(given_up or {})))
+        before = known.read_known(*stage_files(directory, phase["name"]))
+        changed = fragments.changed_files(fragments.record_files(folder.records), before)
+        parts = [read(files) for files in _chunks(changed)]
+        stages.append(delayed(merge.merge_stage)(folder, parts, plan["metric"], dict(given_up or {}), before))
     columns = delayed(merge.metric_columns)(stages, plan["metric"]["name"])
     trials_schema = delayed(schema.trials_schema)(parameters, columns)
     written = [
-        delayed(merge.write_stage)(stage, plan, phase, trials_schema, stage_files(directory, phase["name"]))
+        delayed(write.write_stage)(stage, plan, phase, trials_schema, stage_files(directory, phase["name"]))
         for phase, stage in zip(trial_phases(plan), stages, strict=True)
     ]
     rows = compute(*written, scheduler=scheduler)

@@ -9,69 +9,32 @@ after the counted one are left out.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from orchestrator.results.schema import coerce, curves_schema, text
+from orchestrator.results.fragments import Attempt, Fragment, Place, Seen, read_fragments, record_files
+from orchestrator.results.known import Known, KnownFile
+from orchestrator.results.schema import text
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import PhaseDirectory, TrialSpec, read_waves
-from orchestrator.sweep.files import replace_atomic
-
-# What the diagnosis saw of a trial: code, evidence and the step at which it showed.
-Seen = tuple[str, str, int]
-# One attempt among a stage's: (submission, attempt, file's name, how often the trial started in this file).
-Attempt = tuple[int, int, str, int]
-
-
-# What is said of a failure in a word, where its cause was told apart.
-_DIAGNOSES = {
-    records.MEMORY: "out of memory",
-    records.HUNG: "hung",
-    records.NO_PROGRESS: "no progress",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a task ran on and with: its GPU's name and the commit of the user's code."""
-
-    gpu: str = ""
-    git_commit: str = ""
-
-
-@dataclass(slots=True)
-class Fragment:
-    """What one record file says; `reports` holds columns: trial, step, metric, value, time, start."""
-
-    path: Path
-    outcomes: list[tuple[records.Outcome, int]] = field(default_factory=list)
-    starts: Counter[str] = field(default_factory=Counter)
-    reports: tuple[list[Any], ...] = field(default_factory=lambda: ([], [], [], [], [], []))
-    # by the trial and how often it had started in this file
-    findings: dict[tuple[str, int], list[Seen]] = field(default_factory=dict)
-    place: Place = Place()
-    unreadable: int = 0
-
-    def attempt(self, start: int) -> Attempt:
-        """Return the place of this file's attempt among all of the stage's."""
-        numbers = [int(digits) for digits in re.findall(r"\d+", self.path.stem)]
-        submission, attempt = (numbers[0], numbers[2]) if len(numbers) >= 3 else (0, 0)
-        return submission, attempt, self.path.name, start
 
 
 @dataclass(slots=True)
 class Stage:
-    """One stage's trials, merged: the counted outcomes, the curves and what was only reported."""
+    """One stage's trials, merged: the counted outcomes, the curves and what was only reported.
+
+    Attributes:
+        trials: all that are planned.
+        only: the trials that the rest is about; of the others the tables on disk hold; None: about all.
+        known: what the tables are made from.
+        changed: False where the tables on disk are made from just that.
+    """
 
     trials: list[TrialSpec]
     outcomes: dict[str, records.Outcome]
@@ -79,64 +42,15 @@ class Stage:
     starts: Counter[str]
     curves: pd.DataFrame
     reported: dict[str, dict[str, float]]
-    unreadable: int
     findings: dict[str, list[Seen]] = field(default_factory=dict)
+    only: frozenset[str] | None = None
+    known: Known = field(default_factory=Known)
+    changed: bool = True
 
-
-def record_files(folder: Path) -> list[Path]:
-    """Return the record files of a phase; none yet gives an empty list."""
-    return sorted(folder.glob("[0-9]*.jsonl"))
-
-
-def read_fragments(paths: Sequence[Path]) -> list[Fragment]:
-    """Read some record files. A file that has vanished meanwhile is an empty one."""
-    fragments = []
-    for path in paths:
-        try:
-            fragments.append(read_fragment(path))
-        except FileNotFoundError:
-            fragments.append(Fragment(path=path))
-    return fragments
-
-
-def read_fragment(path: Path) -> Fragment:
-    """Read one record file; lines that are torn or make no sense are counted and passed over."""
-    record = records.read_file(path)
-    header = record.header
-    place = Place(gpu=text(str(header.get("gpu", ""))), git_commit=text(str(header.get("git_commit", ""))))
-    fragment = Fragment(path=path, place=place, unreadable=record.unreadable)
-    lines, record.lines = record.lines, []
-    for line in lines:
-        kind, trial = line["kind"], line.get("trial")
-        if kind == "start" and isinstance(trial, str):
-            fragment.starts[trial] += 1
-        elif kind == "report":
-            fragment.unreadable += not _add_report(fragment, line)
-        elif kind == "finding" and isinstance(trial, str):
-            seen = (str(line.get("code", "")), str(line.get("evidence", "")), records.whole(line.get("step")))
-            fragment.findings.setdefault((trial, fragment.starts[trial]), []).append(seen)
-        elif kind == "outcome":
-            record.lines = [line]
-            found = [(outcome, fragment.starts[outcome.trial]) for outcome in records.outcomes(record)]
-            fragment.outcomes += found
-            fragment.unreadable += not found
-    return fragment
-
-
-def _add_report(fragment: Fragment, line: Mapping[str, Any]) -> bool:
-    trial, step, metrics = line.get("trial"), records.number(line.get("step")), line.get("metrics")
-    if not isinstance(trial, str) or not isinstance(metrics, dict) or not abs(step) < 2**53:
-        return False
-    trials, steps, names, values, times, starts = fragment.reports
-    time, start = records.number(line.get("time")), fragment.starts[trial]
-    for name, value in metrics.items():
-        trials.append(trial)
-        steps.append(int(step))
-        names.append(name if name.isascii() else text(name))
-        values.append(value if type(value) is float else records.number(value))
-        times.append(time)
-        starts.append(start)
-    return True
+    @property
+    def unreadable(self) -> int:
+        """Lines of its records that could not be read."""
+        return sum(one.unreadable for one in self.known.files.values())
 
 
 def merge_stage(
@@ -144,18 +58,95 @@ def merge_stage(
     parts: Sequence[list[Fragment]],
     metric: Mapping[str, str],
     given_up: Mapping[str, str],
+    before: Known | None = None,
 ) -> Stage:
     """Merge a stage's fragments, in whatever order they come.
 
     Args:
         folder: of the stage; records of others than its frozen trials are left out.
-        parts: the fragments, as the tasks that read them returned them.
+        parts: the fragments of its `changed_files`, as the tasks that read them returned them.
         metric: the plan's metric: its name and mode.
         given_up: as `compact` takes it.
+        before: what the tables on disk were made from; None: nothing.
     """
-    fragments = sorted((one for part in parts for one in part), key=lambda one: one.attempt(0))
     trials = [trial for wave in read_waves(folder) for trial in wave]
-    found = [(outcome, one.attempt(start)) for one in fragments for outcome, start in one.outcomes]
+    planned = {trial.trial_id for trial in trials}
+    given_up = {trial: reason for trial, reason in given_up.items() if trial in planned}
+    read = [one for part in parts for one in part]
+    if before is None:
+        stage = _merged(trials, read, metric, given_up)
+        stage.known = _now_known(stage, read, Known(), given_up, trials)
+        return stage
+    only = _affected(read, before, given_up, record_files(folder.records))
+    # Of a wave that was drawn since, records may have been read already.
+    only.update(trial.trial_id for trial in trials[before.planned :])
+    # What else is said of them, in files that have not changed.
+    names = {one.path.name for one in read}
+    more = [
+        name for name, one in before.files.items() if name not in names and not only.isdisjoint(one.trials)
+    ]
+    fragments = [*read, *read_fragments([folder.records / name for name in more])]
+    some = [trial for trial in trials if trial.trial_id in only]
+    reasons = {trial: reason for trial, reason in given_up.items() if trial in only}
+    stage = _merged(some, fragments, metric, reasons)
+    stage.trials, stage.only = trials, frozenset(only)
+    stage.known = _now_known(stage, fragments, before, given_up, trials)
+    stage.changed = stage.known != before
+    return stage
+
+
+def _affected(
+    read: Sequence[Fragment], before: Known, given_up: Mapping[str, str], files: Sequence[Path]
+) -> set[str]:
+    """Return the trials whose rows may be others than those on disk."""
+    there = {path.name for path in files}
+    gone = [name for name in before.files if name not in there]
+    again = [one.path.name for one in read if one.path.name in before.files]
+    affected = {trial for one in read for trial in one.trials}
+    affected.update(trial for name in (*gone, *again) for trial in before.files[name].trials)
+    reasons = {*given_up.items()} ^ {*before.given_up.items()}
+    return affected | {trial for trial, _ in reasons}
+
+
+def _now_known(
+    stage: Stage,
+    fragments: Sequence[Fragment],
+    before: Known,
+    given_up: Mapping[str, str],
+    trials: Sequence[TrialSpec],
+) -> Known:
+    """Return what a stage's tables are made from once its rows are among them."""
+    read = {
+        one.path.name: KnownFile(*one.stamp, one.unreadable, one.trials)
+        for one in fragments
+        if one.stamp != (-1, -1)
+    }
+    vanished = {one.path.name for one in fragments} - set(read)
+    kept = {name: one for name, one in before.files.items() if name not in vanished}
+    files = {**kept, **read}
+    names = {*before.metrics, *stage.curves["metric"].unique()}
+    for outcome in stage.outcomes.values():
+        names.update(text(name) for name in outcome.metrics)
+    return Known(
+        dict(sorted(files.items())), dict(sorted(given_up.items())), tuple(sorted(names)), len(trials)
+    )
+
+
+def _merged(
+    trials: list[TrialSpec],
+    read: Sequence[Fragment],
+    metric: Mapping[str, str],
+    given_up: Mapping[str, str],
+) -> Stage:
+    """Merge what some record files say of some trials."""
+    fragments = sorted(read, key=lambda one: one.attempt(0))
+    wanted = {trial.trial_id for trial in trials}
+    found = [
+        (outcome, one.attempt(start))
+        for one in fragments
+        for outcome, start in one.outcomes
+        if outcome.trial in wanted
+    ]
     outcomes = records.counted(outcome for outcome, _ in found)
     attempt_of = {id(outcome): attempt for outcome, attempt in found}
     limits = {trial: attempt_of[id(outcome)] for trial, outcome in outcomes.items()}
@@ -181,7 +172,6 @@ def merge_stage(
         starts=starts,
         curves=curves,
         reported=_reported(curves, metric),
-        unreadable=sum(one.unreadable for one in fragments),
         findings=findings,
     )
 
@@ -259,78 +249,5 @@ def _reported(curves: pd.DataFrame, metric: Mapping[str, str]) -> dict[str, dict
 
 def metric_columns(stages: Iterable[Stage], metric: str) -> list[str]:
     """Return the names of all metrics of all stages: the sweep's own first, the others sorted."""
-    names: set[str] = set()
-    for stage in stages:
-        names.update(stage.curves["metric"].unique())
-        names.update(text(name) for outcome in stage.outcomes.values() for name in outcome.metrics)
+    names = {name for stage in stages for name in stage.known.metrics}
     return [metric, *sorted(names - {metric})]
-
-
-def write_stage(
-    stage: Stage,
-    plan: Mapping[str, Any],
-    phase: Mapping[str, Any],
-    schema: pa.Schema,
-    files: tuple[Path, Path],
-) -> tuple[int, int, int]:
-    """Write a stage's two files; returns their numbers of rows and that of unreadable lines."""
-    rows = [
-        _row(trial, stage, plan, phase)
-        for trial in sorted(stage.trials, key=lambda one: one.trial_id)
-        if trial.trial_id in stage.outcomes
-    ]
-    columns = [pa.array([_cell(row, one) for row in rows], one.type) for one in schema]
-    trials = pa.Table.from_arrays(columns, schema=schema)
-    curves = pa.table(
-        {
-            name: pa.array(stage.curves[name], kind, from_pandas=True)
-            for name, kind in zip(curves_schema().names, curves_schema().types, strict=True)
-        },
-        schema=curves_schema(),
-    )
-    for table, path in zip((trials, curves), files, strict=True):
-        replace_atomic(path, partial(pq.write_table, table))
-    return trials.num_rows, curves.num_rows, stage.unreadable
-
-
-_MISSING = {pa.string(): "", pa.int64(): None, pa.float64(): None}
-
-
-def _cell(row: Mapping[str, Any], column: pa.Field) -> Any:
-    """Return a row's value as its column holds it; a parameter that its setting does not have is null."""
-    if column.name in row:
-        return coerce(row[column.name], column.type)
-    return None if column.name.startswith("param.") else _MISSING[column.type]
-
-
-def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:
-    outcome = stage.outcomes[trial.trial_id]
-    objective = outcome.metrics.get(plan["metric"]["name"])
-    metrics = {**stage.reported.get(trial.trial_id, {}), **outcome.metrics}
-    place = stage.places.get(trial.trial_id, Place())
-    findings = stage.findings.get(trial.trial_id, [])
-    cause = _DIAGNOSES.get(outcome.cause, "") if outcome.state == records.FAILED else ""
-    return {
-        "sweep": plan["name"],
-        "trial_id": trial.trial_id,
-        "setting_id": trial.setting_id,
-        "origin": trial.origin,
-        "parent": trial.parent,
-        "state": outcome.state,
-        "objective": None if outcome.state == records.FAILED else objective,
-        **{f"param.{name}": value for name, value in trial.params.items()},
-        **{f"metric.{text(name)}": value for name, value in metrics.items()},
-        **{f"scale.{name}": value for name, value in phase["scale"].items()},
-        "scale.samples": phase["samples"],
-        "seed": trial.seed,
-        "attempts": stage.starts[trial.trial_id],
-        "seconds": outcome.seconds,
-        "gpu_seconds": outcome.seconds * outcome.gpus,
-        "slurm_job_id": outcome.slurm_job_id,
-        "host": outcome.host,
-        "gpu": place.gpu,
-        "git_commit": place.git_commit,
-        "diagnosis": ", ".join(filter(None, [cause, *(code for code, _, _ in findings)])),
-        "diagnosis_evidence": "\n".join(f"{code} at {step}: {said}" for code, said, step in findings),
-        "error": outcome.error,
-    }

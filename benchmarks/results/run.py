@@ -1,0 +1,272 @@
+"""Results at scale: compacting records and loading the table, side by side with the alternatives.
+
+    python benchmarks/results/run.py [--quick] [--runs 3]
+
+Three comparisons, each a ratio of medians of interleaved runs in fresh processes on this machine:
+
+- compacting 1,000 record files with a million metric rows, against pyarrow reading the same JSON lines and
+  writing the same two tables;
+- the same again when one file has grown since, against the first time;
+- loading 10,000 trials of 12 parameters and 50 steps as a table, against Optuna's `trials_dataframe` from
+  SQLite and from its journal, loading the study included.
+
+Prints a table and, unless quick, writes results.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from orchestrator.planning.plan import Cost, Phase, Plan, Scale, plan_to_json
+from orchestrator.sweep.directory import STAGE, SweepDirectory, TrialSpec, write_trials
+from orchestrator.sweep.files import write_json
+from orchestrator.sweep.records import encode
+
+METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+PARAMETERS = [f"p{number:02d}" for number in range(12)]
+
+
+def make_sweep(path: Path, files: int, trials_in_file: int, steps: int, metrics: int) -> None:
+    """Write a sweep's directory with one stage whose records are complete."""
+    directory = SweepDirectory(path)
+    count = files * trials_in_file
+    phase = Phase(kind=STAGE, name="coarse", trials=count, scale=Scale(epochs=steps), samples=1000)
+    plan = Plan(
+        uid="benchmark", name="benchmark", metric=METRICS[0], mode="max", created=0.0, folder=str(path),
+        unit="core", phases=(phase,), total=Cost(), full_scale_share=None,
+    )  # fmt: skip
+    rng = random.Random(1)
+    folder = directory.phase(STAGE, "coarse")
+    folder.records.mkdir(parents=True)
+    specs = []
+    for number in range(files):
+        lines = [encode({"kind": "task", "version": 1, "token": "t", "submission": 1, "task": number,
+                         "attempt": 0, "host": "n1", "gpus": 1, "cpus": 1, "time": 0.0})]  # fmt: skip
+        for place in range(trials_in_file):
+            trial = f"coarse-{number * trials_in_file + place:05d}"
+            params = {name: rng.random() for name in PARAMETERS}
+            specs.append(TrialSpec(trial_id=trial, setting_id=f"s{trial}", params=params, seed=place))
+            lines.append(encode({"kind": "start", "trial": trial, "time": 1.0}))
+            for step in range(1, steps + 1):
+                values = {name: rng.random() for name in METRICS[:metrics]}
+                line = {"kind": "report", "trial": trial, "step": step, "metrics": values, "time": 1.0 + step}
+                lines.append(encode(line))
+            lines.append(encode({"kind": "outcome", "trial": trial, "state": "completed", "metrics": values,
+                                 "seconds": 5.0, "error": "", "time": 9.0}))  # fmt: skip
+        (folder.records / f"0001-{number:04d}-0.jsonl").write_text("".join(lines))
+    write_trials(folder.trials, specs)
+    ranges = {
+        name: {"kind": "float", "low": 0.0, "high": 1.0, "log": False, "reason": "declared"}
+        for name in PARAMETERS
+    }
+    write_json(folder.space, {"stage": "coarse", "parameters": ranges})
+    write_json(directory.plan, plan_to_json(plan))
+
+
+def ours_compact(path: Path) -> None:
+    from orchestrator.results.compact import compact
+
+    compact(path)
+
+
+def pyarrow_compact(path: Path) -> None:
+    """Read the same JSON lines with pyarrow and write the same two tables, with nothing else done."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.json as pj
+    import pyarrow.parquet as pq
+
+    folder = path / "stages" / "coarse" / "records"
+    table = pa.concat_tables(
+        [pj.read_json(file) for file in sorted(folder.glob("*.jsonl"))], promote_options="permissive"
+    )
+    reports = table.filter(pc.equal(table["kind"], "report"))
+    columns = []
+    for field in reports["metrics"].combine_chunks().type:
+        values = pc.struct_field(reports["metrics"], field.name)
+        columns.append(
+            pa.table(
+                {
+                    "trial_id": reports["trial"],
+                    "step": reports["step"],
+                    "metric": pa.repeat(field.name, len(reports)),
+                    "value": values,
+                    "time": reports["time"],
+                }
+            )
+        )
+    curves = pa.concat_tables(columns).sort_by(
+        [(name, "ascending") for name in ("trial_id", "step", "metric")]
+    )
+    pq.write_table(curves, path / "pyarrow-curves.parquet")
+    outcomes = table.filter(pc.equal(table["kind"], "outcome")).flatten()
+    pq.write_table(outcomes, path / "pyarrow-trials.parquet")
+
+
+def ours_load(path: Path) -> None:
+    from orchestrator import load_results
+
+    assert len(load_results(path).trials) == 10_000
+
+
+def optuna_load(storage: str) -> None:
+    import optuna
+
+    if storage.startswith("sqlite"):
+        study = optuna.load_study(study_name="benchmark", storage=storage)
+    else:
+        backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
+        study = optuna.load_study(study_name="benchmark", storage=backend)
+    assert len(study.trials_dataframe()) == 10_000
+
+
+def fill_optuna(storage: str, trials: int, steps: int) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if storage.startswith("sqlite"):
+        study = optuna.create_study(study_name="benchmark", storage=storage)
+    else:
+        backend = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
+        study = optuna.create_study(study_name="benchmark", storage=backend)
+    rng = random.Random(1)
+    ranges = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in PARAMETERS}
+    made = [
+        optuna.trial.create_trial(
+            params={name: rng.random() for name in PARAMETERS}, distributions=dict(ranges),
+            value=rng.random(), intermediate_values={step: rng.random() for step in range(1, steps + 1)},
+        )
+        for _ in range(trials)
+    ]  # fmt: skip
+    study.add_trials(made)
+
+
+ACTIONS: dict[str, Callable[..., None]] = {
+    "ours-compact": lambda path: ours_compact(Path(path)),
+    "pyarrow-compact": lambda path: pyarrow_compact(Path(path)),
+    "ours-load": lambda path: ours_load(Path(path)),
+    "optuna-load": optuna_load,
+}
+
+
+def timed(action: str, argument: str) -> float:
+    """Return the seconds that an action takes in a process of its own, without its imports' first time."""
+    code = (
+        "import sys,time; sys.path.insert(0, sys.argv[1]); import run; import pandas, pyarrow.parquet,"
+        " pyarrow.json, dask, optuna, orchestrator.results.load, orchestrator.results.write\n"
+        "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
+        "began = time.perf_counter(); run.ACTIONS[sys.argv[2]](sys.argv[3])\n"
+        "print(time.perf_counter() - began)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent), action, argument],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stdout.split()[-1])
+
+
+def interleaved(runs: int, **actions: Callable[[], float]) -> dict[str, float]:
+    """Return the median of each action over interleaved runs."""
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(runs):
+        for name, action in actions.items():
+            taken[name].append(action())
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def compaction(folder: Path, files: int, runs: int) -> list[str]:
+    sweep = folder / "sweep"
+    make_sweep(sweep, files=files, trials_in_file=10, steps=25, metrics=4)
+
+    def fresh() -> float:
+        shutil.rmtree(sweep / "results", ignore_errors=True)
+        return timed("ours-compact", str(sweep))
+
+    def grown() -> float:
+        with open(sweep / "stages/coarse/records" / f"0001-{files - 1:04d}-0.jsonl", "a") as file:
+            file.write(encode({"kind": "start", "trial": "coarse-00000", "time": 2.0}))
+        return timed("ours-compact", str(sweep))
+
+    found = interleaved(
+        runs, ours=fresh, again=lambda: timed("ours-compact", str(sweep)), grown=grown,
+        pyarrow=lambda: timed("pyarrow-compact", str(sweep)),
+    )  # fmt: skip
+    rows = files * 10 * 25 * 4
+    return [
+        f"| {files:,} record files, {rows:,} metric rows | seconds | over pyarrow |",
+        "|---|---|---|",
+        f"| pyarrow: the same JSON read, the same tables written | {found['pyarrow']:.2f} | 1 |",
+        *(
+            f"| {words} | {found[key]:.2f} | {found[key] / found['pyarrow']:.2f} |"
+            for key, words in (
+                ("ours", "compact, everything new"),
+                ("grown", "compact, one file has grown since"),
+                ("again", "compact, nothing new"),
+            )
+        ),
+    ]
+
+
+def loading(folder: Path, runs: int) -> list[str]:
+    sweep = folder / "loaded"
+    make_sweep(sweep, files=100, trials_in_file=100, steps=50, metrics=1)
+    ours_compact(sweep)
+    sqlite, journal = f"sqlite:///{folder}/study.db", f"{folder}/journal.log"
+    for storage in (sqlite, journal):
+        fill_optuna(storage, 10_000, 50)
+    found = interleaved(
+        runs,
+        ours=lambda: timed("ours-load", str(sweep)),
+        sqlite=lambda: timed("optuna-load", sqlite),
+        journal=lambda: timed("optuna-load", journal),
+    )
+    return [
+        "| 10,000 trials × 12 parameters × 50 steps as a table | seconds | over ours |",
+        "|---|---|---|",
+        *(
+            f"| {words} | {found[key]:.3f} | {found[key] / found['ours']:.0f} |"
+            for key, words in (
+                ("ours", "load_results (trials and curves)"),
+                ("sqlite", "Optuna, SQLite: load_study, trials_dataframe"),
+                ("journal", "Optuna, journal file"),
+            )
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the files, nothing is written")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=("compaction", "loading"))
+    asked = parser.parse_args()
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.only != "loading":
+            parts.append(compaction(Path(folder), 100 if asked.quick else 1000, asked.runs))
+        if asked.only != "compaction":
+            parts.append(loading(Path(folder), asked.runs))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pyarrow", "pandas", "dask", "optuna"))
+    machine = f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {packages}."
+    text = "\n\n".join(["# Results at scale", f"Medians of {asked.runs} interleaved runs; {machine}",
+                        *("\n".join(part) for part in parts)]) + "\n"  # fmt: skip
+    print(text)
+    if not asked.quick and asked.only is None:
+        (Path(__file__).parent / "results.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
