@@ -17,16 +17,19 @@ from orchestrator.checks.setup import as_setup
 from orchestrator.config import load_sweep
 from orchestrator.data.dataset import Part, open_dataset
 from orchestrator.diagnosis import detail
-from orchestrator.ensemble.build import build_ensemble
-from orchestrator.ensemble.members import KINDS, Candidate
+from orchestrator.ensemble.members import Candidate
+from orchestrator.ensemble.store import predict_run
 from orchestrator.errors import StopTrial, UserError
+from orchestrator.schema import MetricConfig, SweepConfig
+from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.training import supervised
 from orchestrator.training.batching import batch_sizes, joined, samples
 from orchestrator.training.build import build_run, load_fold
 from orchestrator.training.checkpoints import UnreadableCheckpoint
 from orchestrator.training.largest import _power_below
-from orchestrator.training.loop import Training, fit, kept_epochs
+from orchestrator.training.loop import Training, fit
 from orchestrator.training.metrics import CLASSIFIED, REGRESSED, gain, measure
+from orchestrator.training.moments import kept_epochs
 from orchestrator.training.precision import choose_dtype
 from orchestrator.training.settings import JobSettings, read_job
 from trained import ROOT, FakeTrial, catalogue, job, same_weights, weights
@@ -115,8 +118,9 @@ def test_predicted_values_are_in_the_units_of_the_data(tmp_path: Path) -> None:
         trial_id="a", setting_id="a", seed=0, step=10, config=config,
         checkpoint=trial.checkpoint_dir / trial.kept[-1][0],
     )  # fmt: skip
-    with pytest.raises(UserError, match="predicts values, and an ensemble combines probabilities"):
-        build_ensemble([candidate], supervised.predict, members=KINDS, combine="greedy", max_members=2)
+    sweep = SweepConfig(name="values", metric=MetricConfig(name="val/mae"))
+    score = predict_run(SweepDirectory(tmp_path / "sweep"), sweep, [candidate], supervised.predict)
+    assert score == pytest.approx(result["val/mae"], rel=1e-4)
 
 
 def test_order_is_learned_by_a_recurrent_network(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from orchestrator.training import passes, supervised
+from orchestrator.training import passes, scaling, supervised
 from orchestrator.training.randomness import capture, restore
 from trained import FakeTrial, job, same_weights
 
@@ -188,7 +188,7 @@ def test_the_largest_batch_stays_what_it_was(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         supervised.train(config, FakeTrial(tmp_path / "parts", 2, KeyboardInterrupt))
     # The next node has a smaller memory.
-    monkeypatch.setattr(supervised, "largest_batch", lambda _: 1)
+    monkeypatch.setattr(scaling, "largest_batch", lambda _: 1)
     assert supervised.train(config, FakeTrial(tmp_path / "parts")) == expected
 
 

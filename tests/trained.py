@@ -29,7 +29,7 @@ class FakeTrial:
         if step == self._stop_after:
             raise self._error
 
-    def keep(self, path: Path, step: int) -> None:
+    def keep(self, path: Path, step: int, best: bool = False) -> None:
         assert path.is_file()
         self.kept.append((path.name, step))
 

@@ -21,7 +21,7 @@ class Alone:
     def report(self, step: int, metrics: dict[str, float]) -> None:
         self.reports.append(dict(metrics))
 
-    def keep(self, path: Path, step: int) -> None:
+    def keep(self, path: Path, step: int, best: bool = False) -> None:
         """Keep no checkpoint."""
 
 

@@ -36,7 +36,7 @@ class Silent:
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Do nothing."""
 
-    def keep(self, path: Path, step: int) -> None:
+    def keep(self, path: Path, step: int, best: bool = False) -> None:
         """Do nothing."""
 
 

@@ -24,12 +24,15 @@ from orchestrator.diagnosis.finding import (
     NAN_INITIAL,
     NAN_INPUT,
     NAN_OPERATION,
+    NO_PLATEAU,
     OVERFITTING,
+    PLATEAU,
     RATIO_HIGH,
     RATIO_LOW,
     SATURATED,
     UNDERFITTING,
     UNSTABLE,
+    WAITING,
 )
 from orchestrator.space import CHOICE, Parameter
 
@@ -56,6 +59,8 @@ _SAYS = {
     RATIO_HIGH: "have updates too large for their weights",
     RATIO_LOW: "have updates too small for their weights",
     UNSTABLE: "predict unstably",
+    PLATEAU: "end on a plateau",
+    NO_PLATEAU: "get better after what looked like a plateau",
 }
 
 
@@ -100,7 +105,8 @@ def collect(trials: Sequence[Diagnosed]) -> tuple[StageFinding, ...]:
     Args:
         trials: all of the stage, those without a finding among them.
     """
-    codes = sorted({code for trial in trials for code in trial.steps})
+    # Whoever waits says in the end what came of it.
+    codes = sorted({code for trial in trials for code in trial.steps} - {WAITING})
     found = [_collected(code, trials) for code in codes]
     return tuple(sorted(found, key=lambda one: (-one.count, one.code)))
 

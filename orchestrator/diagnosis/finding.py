@@ -17,6 +17,8 @@ NAN_INPUT, NAN_OPERATION, NAN_GRADIENT, NAN_INITIAL = (
 DEAD, SATURATED = "dead_units", "saturated_units"
 RATIO_HIGH, RATIO_LOW = "updates_too_large", "updates_too_small"
 UNSTABLE = "unstable_predictions"
+# Of a training that goes on in spite of its patience: when it waits, and what became of that in the end.
+WAITING, PLATEAU, NO_PLATEAU = "waiting", "plateau", "no_plateau"
 
 # What to try, by code: row E of docs/practice.md.
 ADVICE: Mapping[str, str] = {
@@ -33,6 +35,9 @@ ADVICE: Mapping[str, str] = {
     RATIO_HIGH: "lower the learning rate",
     RATIO_LOW: "raise the learning rate",
     UNSTABLE: "lower the learning rate or let it decay; average weights, or take larger batches",
+    WAITING: "leave it training: what looks like a plateau often is none",
+    PLATEAU: "fewer epochs, a rate that is lowered there, or `stopping.then: stop`",
+    NO_PLATEAU: "leave it training; with `stopping.then: stop`, a longer patience",
 }
 
 

@@ -78,7 +78,8 @@ class Watch:
         self.updates = 0
         self._send, self._folder = send, folder
         # What compiles or distributes a model is passed by: it would compile, or wait for others, again.
-        inner = getattr(model, "_orig_mod", getattr(model, "module", model))
+        compiled = getattr(model, "_orig_mod", model)
+        inner = getattr(compiled, "module", compiled)
         self._model: nn.Module = inner if isinstance(inner, nn.Module) else model
         self._probe = Probe(self._model, hooked=inner is model, detailed=folder is not None)
         # The last call of the model, and its first samples at the first update.

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.planning.each_value import best_of_each, missing_values
 from orchestrator.planning.merit import Merit, merits
 from orchestrator.planning.narrowing.trust import Agreement, carries_over, survivors_wanted
 from orchestrator.planning.plan import Phase
@@ -106,6 +107,7 @@ def final_trials(
     sampler: str,
     known: Known,
     wave: int = 0,
+    of_each: str | None = None,
 ) -> list[TrialSpec]:
     """Work out one wave of the final runs: its settings times the seeds, every setting's first seed first.
 
@@ -122,9 +124,11 @@ def final_trials(
         known: `before` is the last stage; the model may also take settings that ran in earlier ones alone.
             `own` and `drawn` are the final runs of earlier waves.
         wave: counted from 0.
+        of_each: a parameter of which the best setting of each value comes before the second best of any.
     """
     count = phase.wave_sizes[wave] // seeds
-    picks = _final_picks(count, derive_seed(seed, FINAL, wave), space, sampler, known) if count else []
+    wave_seed = derive_seed(seed, FINAL, wave)
+    picks = _final_picks(count, wave_seed, space, sampler, known, of_each) if count else []
     return [
         TrialSpec(
             trial_id=f"{FINAL}-{len(known.drawn) + repeat * len(picks) + index:05d}",
@@ -140,23 +144,44 @@ def final_trials(
 
 
 def _final_picks(
-    count: int, seed: int, space: Sequence[Parameter], sampler: str, known: Known
+    count: int,
+    seed: int,
+    space: Sequence[Parameter],
+    sampler: str,
+    known: Known,
+    of_each: str | None,
 ) -> list[_Pick]:
     """Return so many settings that have no final run yet."""
     taken = {spec.setting_id: spec.params for spec in known.drawn}
     if known.own and sampler == "model":
         from orchestrator.planning.sampling.model import improve
 
+        # A value that has no final run yet comes before what the model would like.
+        first: list[Merit] = []
+        if of_each:
+            others = _next_best(count, space, sampler, known, of_each)
+            first = missing_values(of_each, others, taken.values())
+        begun = [merit.params for merit in first]
         lower = _untaken([*known.earlier, *known.before], taken)
         better = improve(
-            space, count, seed, known.history, [spec.params for spec in lower.values()],
-            ran=[item.spec.params for item in known.own], taken=list(taken.values()),
-        )  # fmt: skip
-        if better:
-            return [_pick(params, lower) for params in better]
-    best = promoted(sampler, space, known.before, len(taken) + count, known.history, known.earlier)
-    others = [merit for merit in best if setting_id(merit.params) not in taken]
-    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in others[:count]]
+            space, count - len(begun), seed, known.history, [spec.params for spec in lower.values()],
+            ran=[item.spec.params for item in known.own], taken=[*taken.values(), *begun],
+        ) if count > len(begun) else []  # fmt: skip
+        if better or len(begun) == count:
+            return [_pick(params, lower) for params in [*begun, *better]]
+    others = _next_best(count, space, sampler, known, of_each)
+    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in others]
+
+
+def _next_best(
+    count: int, space: Sequence[Parameter], sampler: str, known: Known, of_each: str | None
+) -> list[Merit]:
+    """Return the best settings that have no final run yet, by what ran in the stages."""
+    taken = {spec.setting_id for spec in known.drawn}
+    best = promoted(
+        sampler, space, known.before, len(taken) + count, known.history, known.earlier, of_each=of_each
+    )
+    return [merit for merit in best if setting_id(merit.params) not in taken][:count]
 
 
 def promoted(
@@ -168,6 +193,7 @@ def promoted(
     earlier: Sequence[Finished] = (),
     *,
     diverse: bool = True,
+    of_each: str | None = None,
 ) -> list[Merit]:
     """Return the best settings that did not diverge, by their merit, not by their luckiest result.
 
@@ -179,6 +205,7 @@ def promoted(
         history: all results, for the model.
         earlier: results at smaller scales, whose settings the model may prefer to all of `finished`.
         diverse: leave out a setting that is hardly different from a better one while there are others.
+        of_each: a parameter whose values take turns; one that `finished` no longer has comes from `earlier`.
     """
     ranked = [merit for merit in merits(finished) if math.isfinite(merit.mean)]
     if sampler == "model":
@@ -186,6 +213,11 @@ def promoted(
         others = [merit for merit in merits(earlier) if math.isfinite(merit.mean)]
         ranked += [merit for merit in others if setting_id(merit.params) not in names]
         ranked = _by_model(space, ranked, history)
+    if of_each is not None:
+        lower = [merit for merit in merits(earlier) if math.isfinite(merit.mean)]
+        have = [merit.params for merit in ranked]
+        ranked += missing_values(of_each, lower, have)
+        return best_of_each(of_each, ranked, count, lambda group, most: _diverse(space, group, most))
     return _diverse(space, ranked, count) if diverse else ranked[:count]
 
 

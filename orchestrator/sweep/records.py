@@ -3,16 +3,19 @@
 A file is `records/SUBMISSION-TASK-ATTEMPT.jsonl` and its lines are, by `kind`:
 
 - `task`: first line; who writes: token, submission, task, attempt, host, pid, slurm_job_id, gpus, cpus, time,
-  and on what: gpu (its name), python, orchestrator (versions), git_commit (of the user's code).
+  processes (that train one trial together), and on what: gpu (its name), python, orchestrator (versions),
+  git_commit (of the user's code).
 - `start`: trial, time.
 - `report`: trial, step, metrics (name to number), time.
 - `checkpoint`: trial, step, path (below the trial's checkpoint folder): a candidate for the ensemble.
+- `dropped`: trial, step, path: one of these that made room for others; its file is deleted after this line.
 - `finding`: trial, code, evidence, advice, step: what the diagnosis saw of its training (see
   orchestrator.diagnosis.finding). Only the results read it.
 - `interrupted`: trial, time: its task was asked to end, and ended it without an outcome.
 - `outcome`: trial, state (completed, pruned, diverged, failed), metrics, seconds, error, time, of a failed
   one its cause where that is known (memory, hung, no progress);
-  of a pruned trial the metrics that it reported last, at `step`.
+  of a pruned trial the metrics that it reported last, at `step`; where PyTorch used a GPU, the most that it
+  held of its memory and what that GPU has (gpu_memory_gb, gpu_total_gb, in 2**30 bytes).
 
 Times are seconds since the epoch. JSON has no NaN, so numbers that are not finite are the strings
 "NaN", "Infinity" and "-Infinity"; `number` reads both.

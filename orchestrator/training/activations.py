@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from orchestrator.errors import UserError, nearest
@@ -24,8 +25,7 @@ class Maxout(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (n, k, ...) of (n, 2k, ...)."""
-        count = inputs.shape[1] // MAXOUT_PIECES
-        return inputs.reshape(len(inputs), count, MAXOUT_PIECES, *inputs.shape[2:]).amax(dim=2)
+        return torch.unflatten(inputs, 1, (-1, MAXOUT_PIECES)).amax(dim=2)
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

@@ -6,6 +6,7 @@ few batches at a time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.data.dataset import Part
+from orchestrator.training.distributed import Peers, bounds
 
 # Batches that are fetched together, as far as they are small: for a narrow network fetching each one alone
 # takes a tenth of the time.
@@ -143,6 +145,48 @@ def batch_sizes(count: int, size: int) -> list[int]:
 def together(sizes: Sequence[int], sample_bytes: int) -> int:
     """Return how many batches to fetch at a time; the same all through a run."""
     return max(1, min(TOGETHER, TOGETHER_BYTES // max(1, max(sizes, default=1) * sample_bytes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The batches of a pass as one process takes them.
+
+    Attributes:
+        rows: of each batch this process's samples: (k,) int64 on the CPU, k >= 1.
+        sizes: of the whole batches.
+        seen: how many of its samples count: 0 where a batch has fewer samples than there are processes, and
+            none for this one, which then takes the first one along.
+        factors: what the mean loss of its samples is multiplied by: the mean over the processes is then the
+            whole batch's, however unequal the parts are.
+    """
+
+    rows: Sequence[Tensor]
+    sizes: Sequence[int]
+    seen: Sequence[int]
+    factors: Sequence[float]
+
+
+def shares(batches: Sequence[Tensor], peers: Peers) -> Shares:
+    """Split each batch (n,) over the processes, in the order of their ranks, the larger parts first."""
+    sizes = [len(batch) for batch in batches]
+    if peers.alone:
+        return Shares(batches, sizes, sizes, [1.0] * len(sizes))
+    ends = [bounds(size, peers.count)[peers.rank : peers.rank + 2] for size in sizes]
+    seen = [end - start for start, end in ends]
+    rows = [
+        batch[start:end] if end > start else batch[:1]
+        for batch, (start, end) in zip(batches, ends, strict=True)
+    ]
+    factors = [count * peers.count / size for count, size in zip(seen, sizes, strict=True)]
+    return Shares(rows, sizes, seen, factors)
+
+
+def share_of(part: Samples, peers: Peers) -> tuple[Samples, list[int]]:
+    """Return this process's consecutive share of a part, and the sizes of all shares by rank."""
+    ends = bounds(len(part), peers.count)
+    sizes = [end - start for start, end in itertools.pairwise(ends)]
+    here = slice(ends[peers.rank], ends[peers.rank + 1])
+    return Samples(part.inputs[here], part.targets[here], part.device), sizes
 
 
 def _fits(nbytes: int, device: torch.device) -> bool:

@@ -13,13 +13,16 @@ from orchestrator.data.source import CLASSIFICATION
 from orchestrator.training import finetune
 from orchestrator.training.augment import build_augment
 from orchestrator.training.batching import Samples, batch_sizes, samples
+from orchestrator.training.distributed import ALONE, Peers
+from orchestrator.training.global_norm import synchronized
 from orchestrator.training.initial import set_output_bias
 from orchestrator.training.losses import build_loss, logit_scale, wants_normalized
 from orchestrator.training.models import build_model, normalize_last
 from orchestrator.training.optimizers import build_optimizer
+from orchestrator.training.parallel import distributed
 from orchestrator.training.passes import pass_order
 from orchestrator.training.precision import build_scaler, choose_dtype
-from orchestrator.training.randomness import capture, seed_all
+from orchestrator.training.randomness import capture, seed_all, seed_of
 from orchestrator.training.run import Loss, Run
 from orchestrator.training.schedules import build_schedule
 from orchestrator.training.settings import JobSettings
@@ -77,13 +80,15 @@ def target_scale(data: Splits) -> tuple[float, float]:
     return values.mean().item(), deviation if deviation > 0 else 1.0
 
 
-def build_run(settings: JobSettings, fold: Fold, device: torch.device) -> Run:
+def build_run(settings: JobSettings, fold: Fold, device: torch.device, peers: Peers = ALONE) -> Run:
     """Build a run as it begins; its random numbers follow from the seed and the fold alone.
 
     Args:
         settings: with a number as batch size.
         fold: what it learns from.
         device: where the model goes.
+        peers: who train it together; all of them build it at the same time. Of their random numbers, those of
+            process 0 are a lone process's, and the others have their own.
 
     Raises:
         UserError: settings that are wrong, or do not fit the data.
@@ -97,6 +102,8 @@ def build_run(settings: JobSettings, fold: Fold, device: torch.device) -> Run:
     if settings.finetune.checkpoint is not None:
         finetune.load(model, Path(settings.finetune.checkpoint))
     model = model.to(device)
+    if not peers.alone:
+        model = synchronized(model, peers)
     groups = finetune.parameter_groups(model, settings.finetune, settings.optimizer.lr)
     optimizer = build_optimizer(groups, settings.optimizer)
     run = Run(
@@ -108,7 +115,8 @@ def build_run(settings: JobSettings, fold: Fold, device: torch.device) -> Run:
         center=fold.center,
         deviation=fold.deviation,
         model=model,
-        forward=_compiled(model) if settings.compile else model,
+        forward=_forward(settings, model, fold, peers, dtype),
+        peers=peers,
         loss=loss_for(settings, fold, device),
         logit_scale=logit_scale(settings.loss),
         augment=build_augment(settings.augmentation, fold.data.shape, fold.data.num_classes or None),
@@ -127,13 +135,22 @@ def build_run(settings: JobSettings, fold: Fold, device: torch.device) -> Run:
         epoch_updates=run.epoch_updates,
         momentum=settings.optimizer,
     )
+    if not peers.leads:
+        seed_all(seed_of(settings.seed, fold.number, peers.rank), device)
     run.random = capture(device)
     return run
 
 
 def network(settings: JobSettings, data: Splits) -> nn.Module:
     """Build the model for a dataset, on the CPU, its initial values from torch's global random state."""
-    model = build_model(settings.model, data.shape, data.outputs, vocabulary=data.vocabulary)
+    return bare_network(settings, data.shape, data.outputs, data.vocabulary)
+
+
+def bare_network(
+    settings: JobSettings, shape: tuple[int, ...], outputs: int, vocabulary: int | None
+) -> nn.Module:
+    """Build the model for samples of a shape, as `network` does for a dataset's."""
+    model = build_model(settings.model, shape, outputs, vocabulary=vocabulary)
     return normalize_last(model) if wants_normalized(settings.loss) else model
 
 
@@ -143,6 +160,21 @@ def loss_for(settings: JobSettings, fold: Fold, device: torch.device) -> Loss:
     if fold.data.task == CLASSIFICATION:
         counts = torch.bincount(fold.train.targets.cpu(), minlength=fold.data.num_classes)
     return build_loss(settings.loss, task=fold.data.task, counts=counts, device=device)
+
+
+def _forward(
+    settings: JobSettings, model: nn.Module, fold: Fold, peers: Peers, dtype: torch.dtype | None
+) -> nn.Module:
+    """Return what is called in training: distributed, then compiled, where that is wanted.
+
+    In this order: compiled as a whole, a model would send its gradients only when it has all of them.
+    """
+    forward = model
+    if not peers.alone:
+        inputs, _ = fold.train.take(torch.arange(2) % len(fold.train))
+        frozen = settings.finetune.freeze > 0
+        forward = distributed(model, peers, inputs, dtype=dtype, frozen=frozen)
+    return _compiled(forward) if settings.compile else forward
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -13,13 +13,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
 from orchestrator.training import checkpoints
 from orchestrator.training.batching import Samples, joined
+from orchestrator.training.distributed import report
+from orchestrator.training.keeping import (
+    begin_keeping,
+    keep_best,
+    keep_epoch,
+    kept_moments,
+    save_due,
+    save_state,
+)
 from orchestrator.training.metrics import measure, names, plain_loss, selected
-from orchestrator.training.passes import predict_outputs, train_pass
+from orchestrator.training.passes import outputs_for, train_pass
+from orchestrator.training.plateau import Plateau, look_for_plateau, tell_end
+from orchestrator.training.process_states import restore_process
 from orchestrator.training.randomness import capture, restore
 from orchestrator.training.run import Run
 from orchestrator.training.settings import JobSettings
@@ -35,12 +43,14 @@ Build = Callable[[int], Run]
 class Trial(Protocol):
     """What the loop needs of the trial it runs in; `alive` and `watch` are used where it has them."""
 
-    checkpoint_dir: Path
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Private to the trial; what lies there survives a requeue."""
 
     def report(self, step: int, metrics: dict[str, float]) -> object:
         """Record metrics of a step; may raise StopTrial."""
 
-    def keep(self, path: Path, step: int) -> object:
+    def keep(self, path: Path, step: int, best: bool = False) -> object:
         """Offer a checkpoint as a member for the ensemble; again after a requeue."""
 
 
@@ -60,6 +70,8 @@ class Training:
         epoch: passes done in this phase.
         reported: the last step that was reported.
         best: the best epoch.
+        kept: the epochs whose models were kept when they came.
+        plateaus: what was found where training goes on in spite of patience.
         target: in go_on, the training loss to reach on the validation data.
     """
 
@@ -74,6 +86,8 @@ class Training:
     epoch: int = 0
     reported: int = 0
     best: Best = field(default_factory=Best)
+    kept: set[int] = field(default_factory=set)
+    plateaus: list[Plateau] = field(default_factory=list)
     target: float = math.nan
     saved: float = field(default_factory=time.monotonic)
     shown: float = field(default_factory=time.monotonic)
@@ -82,11 +96,6 @@ class Training:
     def last(self) -> Path:
         """Where the state is saved to go on from."""
         return self.trial.checkpoint_dir / "last.pt"
-
-    @property
-    def moments(self) -> set[int]:
-        """Epochs whose checkpoints are kept."""
-        return kept_epochs(self.settings.epochs, self.settings.checkpoints)
 
 
 def fit(training: Training, state: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -108,6 +117,7 @@ def fit(training: Training, state: Mapping[str, Any] | None = None) -> dict[str,
     if state is not None:
         take_up(training, state)
     if training.phase == TRAIN:
+        begin_keeping(training)
         watch = _watch(training)
         try:
             converged = _train(training, watch)
@@ -116,7 +126,8 @@ def fit(training: Training, state: Mapping[str, Any] | None = None) -> dict[str,
                 watch.close()
         if not converged:
             return dict.fromkeys((*names(training.task), *training.extra, "best_epoch"), math.nan)
-        _keep_best(training)
+        keep_best(training)
+        tell_end(training)
         _begin_continuation(training)
     if training.phase in (RETRAIN, GO_ON):
         _continue(training)
@@ -139,12 +150,13 @@ def _train(training: Training, watch: Any) -> bool:
         training.epoch = training.reported = epoch
         if watch is not None:
             watch.epoch(metrics)
-        training.trial.report(epoch, {**metrics, "lr": rate, **training.extra})
+        report(runs[0].peers, training.trial, epoch, {**metrics, "lr": rate, **training.extra})
         if not (math.isfinite(metrics["train/loss"]) and math.isfinite(metrics["val/loss"])):
             return False
         better = training.best.see(epoch, metrics, runs[0].updates, name, settings.stopping.min_gain)
-        _keep(training, better)
+        look_for_plateau(training)
         over = is_over(settings.stopping, training.best, epoch)
+        keep_epoch(training, better, over or epoch == settings.epochs)
     return True
 
 
@@ -157,7 +169,7 @@ def _advance(training: Training, run: Run, watch: Any) -> None:
     run.random = None
     metrics = train_pass(run, lambda: _tick(training, run), None if watch is None else watch.loss)
     outputs = outputs_for(run, run.validation)
-    metrics |= measure(outputs, run.validation.targets, run.deviation)
+    metrics = run.peers.agreed(lambda: metrics | measure(outputs, run.validation.targets, run.deviation))
     run.metrics = {**metrics, "lr": run.rate}
     before = run.optimizer
     run.end_epoch(metrics["val/loss"])
@@ -167,53 +179,24 @@ def _advance(training: Training, run: Run, watch: Any) -> None:
         run.random = capture(device)
 
 
-def outputs_for(run: Run, part: Samples) -> Tensor:
-    """Return logits or values of a run's model for a part, without dropout: (n, outputs) float32."""
-    run.forward.eval()
-    return predict_outputs(run.forward, part, run.dtype) * run.logit_scale
-
-
-def _keep(training: Training, better: bool) -> None:
-    """Write what an epoch leaves behind: its model as a member, and a state to go on from when it is due."""
-    moments, epoch, folder = training.moments, training.epoch, training.trial.checkpoint_dir
-    if moments and better:
-        checkpoints.save_member(folder / "best.pt", training.runs[0].model, epoch)
-        if training.settings.stopping.then == GO_ON:
-            save_state(training, folder / "best-state.pt")
-    if epoch in moments:
-        path = folder / f"epoch-{epoch:04d}.pt"
-        checkpoints.save_member(path, training.runs[0].model, epoch)
-        training.trial.keep(path, epoch)
-    # After `keep`: a run that dies in between offers the same checkpoint again instead of never.
-    if epoch in moments or time.monotonic() - training.saved >= training.settings.save_seconds:
-        save_state(training, training.last)
-
-
-def _keep_best(training: Training) -> None:
-    """Offer the best epoch's model where it is not among the kept ones."""
-    assert training.best.metrics is not None, "training did not diverge"
-    best = int(training.best.metrics["best_epoch"])
-    if training.moments and best not in training.moments:
-        training.trial.keep(training.trial.checkpoint_dir / "best.pt", best)
-
-
 def _begin_continuation(training: Training) -> None:
     """Turn to training on all data, where that is wanted and its model is kept.
 
     It changes no metric of the trial, so a trial that keeps no checkpoint need not do it.
     """
     then, run = training.settings.stopping.then, training.runs[0]
-    if not training.moments or then not in (RETRAIN, GO_ON):
+    if not kept_moments(training).any or then not in (RETRAIN, GO_ON):
         training.phase = DONE
         return
     before = run.train
     run = training.runs[0] = _on_everything(training)
     training.phase, training.epoch = then, 0
     if then == GO_ON:
-        state = checkpoints.load(training.trial.checkpoint_dir / "best-state.pt", run.train.device)
+        path = training.trial.checkpoint_dir / "best-state.pt"
+        state = run.peers.agreed(lambda: checkpoints.load(path, run.train.device))
         run.load_state_dict(state["runs"][0])
-        restore(state["random"], run.train.device)
-        training.target = plain_loss(outputs_for(run, before), before.targets).item()
+        restore_process(state, run)
+        training.target = _plain_loss(run, before)
     save_state(training, training.last)
 
 
@@ -235,11 +218,12 @@ def _continue(training: Training) -> None:
         metrics = train_pass(run, lambda: _tick(training, run), None, limit)
         run.end_epoch(metrics["train/loss"])
         training.epoch, training.reported = training.epoch + 1, training.reported + 1
-        training.trial.report(training.reported, {**metrics, "lr": run.rate, **training.extra})
+        report(run.peers, training.trial, training.reported, {**metrics, "lr": run.rate, **training.extra})
         if not math.isfinite(metrics["train/loss"]):
             break
         _save_when_due(training)
-    checkpoints.save_member(training.trial.checkpoint_dir / "all-data.pt", run.model, run.epoch)
+    if run.peers.leads:
+        checkpoints.save_member(training.trial.checkpoint_dir / "all-data.pt", run.model, run.epoch)
     training.phase = DONE
     save_state(training, training.last)
 
@@ -252,14 +236,19 @@ def _goes_on(training: Training, run: Run) -> bool:
         return False
     if run.position:
         return True
-    seen = plain_loss(outputs_for(run, run.validation), run.validation.targets).item()
-    return not seen < training.target
+    return not _plain_loss(run, run.validation) < training.target
+
+
+def _plain_loss(run: Run, part: Samples) -> float:
+    """Return the loss of a run's model on a part, as `val/loss` is measured."""
+    outputs = outputs_for(run, part)
+    return run.peers.agreed(lambda: plain_loss(outputs, part.targets).item())
 
 
 def _tick(training: Training, run: Run) -> None:
     """Within a pass: save, and show that the trial is at work, where that is due."""
     now = time.monotonic()
-    if now - training.saved >= training.settings.save_seconds:
+    if save_due(training):
         if len(training.runs) > 1:
             run.random = capture(run.train.device)
         save_state(training, training.last)
@@ -271,37 +260,8 @@ def _tick(training: Training, run: Run) -> None:
 
 
 def _save_when_due(training: Training) -> None:
-    if time.monotonic() - training.saved >= training.settings.save_seconds:
+    if save_due(training):
         save_state(training, training.last)
-
-
-def save_state(training: Training, path: Path) -> None:
-    """Write everything that a trial needs to be taken up again."""
-    first = training.runs[0]
-    content = {
-        "fingerprint": training.fingerprint,
-        "batch_size": first.size,
-        "phase": training.phase,
-        "epoch": training.epoch,
-        "reported": training.reported,
-        "best": training.best.state_dict(),
-        "target": training.target,
-        "runs": [run.state_dict() for run in training.runs],
-        "random": capture(first.train.device),
-    }
-    checkpoints.save(path, content)
-    training.saved = time.monotonic()
-
-
-def saved_state(path: Path, fingerprint: str, device: torch.device) -> dict[str, Any] | None:
-    """Return a saved state of the same settings; None where it is missing, damaged or another one."""
-    if not path.exists():
-        return None
-    try:
-        state = checkpoints.load(path, device)
-    except checkpoints.UnreadableCheckpoint:
-        return None
-    return state if state.get("fingerprint") == fingerprint else None
 
 
 def take_up(training: Training, state: Mapping[str, Any]) -> None:
@@ -309,22 +269,20 @@ def take_up(training: Training, state: Mapping[str, Any]) -> None:
     training.phase, training.epoch, training.reported = state["phase"], state["epoch"], state["reported"]
     training.target = state["target"]
     training.best.load_state_dict(state["best"])
+    training.kept = set(state.get("kept", ()))
+    training.plateaus = [Plateau(**each) for each in state.get("plateaus", ())]
     if training.phase != TRAIN:
         training.runs = [_on_everything(training)]
     for run, saved in zip(training.runs, state["runs"], strict=True):
         run.load_state_dict(saved)
-    restore(state["random"], training.runs[0].train.device)
-
-
-def kept_epochs(epochs: int, count: int) -> set[int]:
-    """Return up to `count` epochs, evenly over the second half, the last one among them."""
-    if count <= 0:
-        return set()
-    half = epochs / 2
-    return {max(1, round(epochs - half * back / count)) for back in range(count)}
+    restore_process(state, training.runs[0])
 
 
 def _watch(training: Training) -> Any:
     """Let the trial watch the first run, where it can."""
     begin, run = getattr(training.trial, "watch", None), training.runs[0]
-    return None if begin is None else begin(run.forward, run.optimizer)
+    if begin is None or not run.peers.leads:
+        return None
+    # Of several processes' wrapper nothing needs to be known; of a compiler's that it is there.
+    whole = run.peers.alone or run.settings.compile
+    return begin(run.forward if whole else run.model, run.optimizer)

@@ -21,6 +21,12 @@ def seed_all(seed: int, device: torch.device) -> None:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
+def seed_of(*numbers: int) -> int:
+    """Return a seed of 63 bits for numbers from 0 up, such as seed, fold and rank; each its own."""
+    words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
 def capture(device: torch.device) -> dict[str, Any]:
     """Return the states as tensors and plain values, which a checkpoint can hold without code."""
     numpy = np.random.get_state(legacy=False)

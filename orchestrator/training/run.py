@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orchestrator.training.batching import Samples
+from orchestrator.training.distributed import ALONE, Peers
 from orchestrator.training.schedules import Schedule, build_schedule
 from orchestrator.training.settings import JobSettings
 from orchestrator.training.switch import Switch, after_switch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Goals = Callable[[Tensor, Tensor], Tensor]
+"""(labels (k,), their rows in the training part (k,) int64 on the CPU) to what the loss takes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,10 +35,12 @@ class Run:
         deviation: of the targets of a regression, in the data's own units; they are standardized.
         center: their mean.
         model: holds the weights.
-        forward: the model, compiled where that is wanted.
+        forward: the model, distributed over several processes and compiled where that is wanted.
+        peers: the processes that train it together.
         loss: what is minimized.
         logit_scale: what outputs are multiplied by to be logits; the loss does that itself.
         augment: changes training batches at random, None for none.
+        goals: makes of labels and their rows what the loss takes in their place; None: the labels themselves.
         schedule: of the rate, None where it stays.
         switch: to another optimizer, None where there is none.
         scaler: of float16's gradients.
@@ -45,7 +50,8 @@ class Run:
         position: batches done of the pass after that.
         updates: steps of the optimizer.
         rate: the learning rate with which the pass began.
-        sums: (2,) float64 on the device: loss times samples, and samples classified right, of the pass.
+        sums: (2,) float64 on the device: loss times samples, and samples classified right, of the pass;
+            of this process's samples.
         metrics: of the last whole pass.
         random: states of the generators, while another fold's run has them.
     """
@@ -59,9 +65,11 @@ class Run:
     center: float = 0.0
     model: nn.Module
     forward: nn.Module
+    peers: Peers = ALONE
     loss: Loss
     logit_scale: float = 1.0
     augment: Augment | None
+    goals: Goals | None = None
     optimizer: Optimizer
     schedule: Schedule | None
     switch: Switch | None
@@ -78,7 +86,7 @@ class Run:
 
     @property
     def size(self) -> int:
-        """Samples of a batch."""
+        """Samples of a batch, of all processes together."""
         assert isinstance(self.settings.batch_size, int), "`largest` was resolved before"
         return self.settings.batch_size
 

@@ -6,7 +6,7 @@ module that its docstring names, and nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,8 +143,9 @@ class StoppingSettings:
     """The least that counts as better, in units of what is watched."""
     then: str = "stop"
     """stop; retrain: from the start on training and validation data together, for as many updates; go_on:
-    with both from the best epoch until the loss on the validation data is below the training loss there.
-    What comes of the latter two is `all-data.pt`, in runs that keep checkpoints."""
+    with both from the best epoch until the loss on the validation data is below the training loss there;
+    report: training goes on, and a finding says where it seemed to have ended and whether it had.
+    What comes of retrain and go_on is `all-data.pt`, in runs that keep checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +180,18 @@ class FinetuneSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSettings:
+    """Learning from what another model predicts; see orchestrator.training.teacher."""
+
+    predictions: str | None = None
+    """A Parquet file with sample_id and probabilities for the training samples; null: no teacher."""
+    temperature: float = 2.0
+    """How much softer both probabilities are made before they are compared; values have none."""
+    weight: float = 0.9
+    """The share of the loss that is against the teacher; the rest is `loss` against the labels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobSettings:
     """The whole config of the built-in job."""
 
@@ -190,16 +203,21 @@ class JobSettings:
     stopping: StoppingSettings = field(default_factory=StoppingSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     balance: str = "none"
     """How often a class's samples are seen: none, over, under, both, batch; see training.balance."""
     batch_size: int | str = 64
     """A number, or largest: what fits the device; then `optimizer.lr` is for 256, scaled with the size."""
+    scaling: str = "linear"
+    """What several processes make of it: linear (each takes `batch_size` samples, and the rate is multiplied
+    by their number) or none (they share them); see training.scaling."""
     epochs: int = 10
     seed: int = 0
     select: str | None = None
     """The reported metric that decides which epoch is best; null: val/accuracy, or val/loss for values."""
-    checkpoints: int = 0
-    """Checkpoints kept for the ensemble, spread over the second half of the epochs; 0 keeps none."""
+    checkpoints: int | Sequence[str] = 0
+    """Checkpoints kept for the ensemble: so many, spread over the second half of the epochs, and the best; or
+    the moments, such as [best, last, cycles, every 10]; see training.moments. 0 keeps none."""
     save_seconds: float = 30.0
     """Least time between two states written for resuming."""
     device: str = "auto"

@@ -11,8 +11,8 @@ from orchestrator.errors import UserError, nearest
 from orchestrator.training.metrics import gain
 from orchestrator.training.settings import StoppingSettings
 
-STOP, RETRAIN, GO_ON = "stop", "retrain", "go_on"
-CONTINUATIONS = (STOP, RETRAIN, GO_ON)
+STOP, RETRAIN, GO_ON, REPORT = "stop", "retrain", "go_on", "report"
+CONTINUATIONS = (STOP, RETRAIN, GO_ON, REPORT)
 
 
 @dataclass(slots=True)
@@ -61,6 +61,12 @@ def check_stopping(settings: StoppingSettings) -> None:
     if settings.then not in CONTINUATIONS:
         hint = nearest(settings.then, CONTINUATIONS)
         raise UserError(f"there is no '{settings.then}'", key="stopping.then", hint=hint)
+    if settings.then == REPORT and settings.patience is None:
+        raise UserError(
+            "reports plateaus, and there is no patience to find them with",
+            key="stopping.then",
+            hint="Say after how many epochs: stopping.patience=10",
+        )
     if settings.patience is not None and settings.patience < 1:
         raise UserError(f"{settings.patience} is below 1", key="stopping.patience")
     if not settings.min_gain >= 0 or math.isinf(settings.min_gain):
@@ -68,5 +74,7 @@ def check_stopping(settings: StoppingSettings) -> None:
 
 
 def is_over(settings: StoppingSettings, best: Best, epoch: int) -> bool:
-    """Say whether patience has come to its end after an epoch."""
-    return settings.patience is not None and best.waited(epoch) >= settings.patience
+    """Say whether patience has come to its end after an epoch, and training with it."""
+    return (
+        settings.then != REPORT and settings.patience is not None and best.waited(epoch) >= settings.patience
+    )

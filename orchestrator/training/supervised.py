@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,21 @@ from orchestrator.sweep.directory import FINAL
 from orchestrator.training.batching import Samples, samples
 from orchestrator.training.build import build_run, load_fold, network, target_scale
 from orchestrator.training.checkpoints import load_member
-from orchestrator.training.largest import largest_batch
-from orchestrator.training.loop import Training, Trial, fit, saved_state
+from orchestrator.training.distributed import ALONE, Peers
+from orchestrator.training.keeping import saved_state
+from orchestrator.training.loop import Training, Trial, fit
 from orchestrator.training.losses import logit_scale
+from orchestrator.training.meeting import met
 from orchestrator.training.metrics import selected
 from orchestrator.training.models import choose_device
 from orchestrator.training.optimizers import build_optimizer
 from orchestrator.training.passes import predict_outputs
 from orchestrator.training.precision import choose_dtype
 from orchestrator.training.run import Run
+from orchestrator.training.scaling import REFERENCE_BATCH, check_scaling, resolved, sized
 from orchestrator.training.settings import LARGEST, JobSettings, read_job
 from orchestrator.training.stopping import check_stopping
+from orchestrator.training.teacher import check_teacher, content_hash, taught
 
 # Not used here: what sources and trials import when they are called, preloaded for the trials.
 _PRELOADED = (
@@ -56,15 +60,15 @@ _PRELOADED = (
     orchestrator.diagnosis.watch,
 )
 
-# The batch size that `optimizer.lr` is meant for where the size is `largest`; the rate grows in proportion
-# (Goyal et al. 2017, linear scaling rule).
-REFERENCE_BATCH = 256
 # What the sanity checks get: enough for all of them, and quick.
 SETUP_SAMPLES = 2000
 
 
 def train(config: DictConfig | Mapping[str, Any], trial: Trial) -> dict[str, float]:
     """Train one setting at one scale; the job contract.
+
+    Several processes train it together where the environment says so; see training.meeting. Each of them
+    calls this; process 0 alone reports, and writes what is kept.
 
     Args:
         config: as in jobs/classify.yaml, with the dataset's config at `dataset`.
@@ -74,29 +78,34 @@ def train(config: DictConfig | Mapping[str, Any], trial: Trial) -> dict[str, flo
     Returns:
         The metrics of the best epoch by `config.select`, and its number as `best_epoch`; with
         `batch_size: largest` also the size. All NaN where training diverged. With folds the means over them,
-        unless checkpoints are kept: then fold 0 alone is trained.
+        unless checkpoints are kept, or several processes train: then fold 0 alone is trained.
 
     Raises:
         UserError: a key or value in the config is wrong.
         StopTrial: the trial was abandoned in `report`.
+        PeerLost: another process of the run failed, or is gone.
     """
     settings = _settings(config)
-    device = choose_device(settings.device)
+    with met(settings.device) as peers:
+        return _train(settings, trial, peers)
+
+
+def _train(settings: JobSettings, trial: Trial, peers: Peers) -> dict[str, float]:
+    """Train as one of the processes that have met."""
+    device = peers.device
     data = open_dataset(settings.dataset)
     selected(settings.select, data.task)
-    count = data.folds if settings.checkpoints == 0 else 1
+    count = data.folds if settings.checkpoints == 0 and peers.alone else 1
     folds = [load_fold(data, number, device) for number in range(count)]
 
-    def begin(settings: JobSettings, number: int) -> Run:
-        return build_run(settings, folds[number], device)
+    def begin(settings: JobSettings, number: int, peers: Peers = peers) -> Run:
+        return taught(build_run(settings, folds[number], device, peers), folds[number])
 
-    fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
-    state = saved_state(trial.checkpoint_dir / "last.pt", fingerprint, device)
-    extra = {}
-    if settings.batch_size == LARGEST:
-        size = state["batch_size"] if state else largest_batch(lambda size: begin(sized(settings, size), 0))
-        settings, extra = sized(settings, size), {"batch_size": float(size)}
-
+    teacher = content_hash(settings.teacher)
+    fingerprint = json.dumps({**asdict(settings), "teacher_content": teacher}, sort_keys=True, default=str)
+    state = peers.agreed(lambda: saved_state(trial.checkpoint_dir / "last.pt", fingerprint, device))
+    measured = settings.batch_size == LARGEST
+    settings = resolved(settings, state, peers, lambda settings: begin(settings, 0, ALONE))
     training = Training(
         runs=[begin(settings, number) for number in range(count)],
         build=functools.partial(begin, settings),
@@ -104,11 +113,11 @@ def train(config: DictConfig | Mapping[str, Any], trial: Trial) -> dict[str, flo
         task=data.task,
         trial=trial,
         fingerprint=fingerprint,
-        extra=extra,
+        extra={"batch_size": float(settings.batch_size)} if measured else {},
     )
     result = _fitted(training, state)
     best = trial.checkpoint_dir / "best.pt"
-    if getattr(trial, "kind", None) == FINAL and settings.checkpoints and best.is_file():
+    if getattr(trial, "kind", None) == FINAL and settings.checkpoints and peers.leads and best.is_file():
         _describe(settings, folds[0].data, best, device)
     return result
 
@@ -130,14 +139,6 @@ def _fitted(training: Training, state: Mapping[str, Any] | None) -> dict[str, fl
         raise UserError(
             f"the model cannot be compiled here: {why[0]}", key="compile", hint="Say compile=false"
         ) from error
-
-
-def sized(settings: JobSettings, size: int) -> JobSettings:
-    """Return settings with a batch size in place of `largest`, and the learning rate scaled with it."""
-    scale = size / REFERENCE_BATCH
-    return replace(
-        settings, batch_size=size, optimizer=replace(settings.optimizer, lr=settings.optimizer.lr * scale)
-    )
 
 
 def predict(config: DictConfig | Mapping[str, Any], checkpoint: Path, split: str) -> Predictions:
@@ -232,6 +233,8 @@ def _settings(config: DictConfig | Mapping[str, Any]) -> JobSettings:
         raise UserError("the config should be a mapping")
     settings = read_job({str(key): value for key, value in plain.items()})
     check_stopping(settings.stopping)
+    check_scaling(settings)
+    check_teacher(settings.teacher)
     return settings
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StopTrial
+from orchestrator.sweep import kept
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +35,8 @@ class Trial:
         goes_on: says after a step's metrics whether the trial is worth going on with.
         scale: the stage's, by the words that `jobs.scale` uses: data, classes, class_rule, epochs and others.
         kind: what its phase is: a stage, or the final runs, which are described in more detail.
+        disk_gb: what its checkpoints may take of the disk, in 10^9 bytes; None: no limit. `keep` sees to it.
+        leads: this process is the one of rank 0; in others that train along nothing is kept or sent.
     """
 
     id: str
@@ -45,6 +48,8 @@ class Trial:
     goes_on: Callable[[int, Mapping[str, float]], bool]
     scale: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
+    disk_gb: float | None = None
+    leads: bool = True
     _watches: list[Watch] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -74,17 +79,38 @@ class Trial:
         """
         self.send({"kind": "alive"})
 
-    def keep(self, path: Path | str, step: int) -> None:
+    def keep(self, path: Path | str, step: int, best: bool = False) -> None:
         """Offer a checkpoint file below `checkpoint_dir` as a member of the ensemble.
+
+        Where `checkpoint_dir` then holds more than `disk_gb`, others that were kept are dropped and deleted,
+        never the newest nor the best, so that those that stay are spread evenly over the steps.
+
+        Args:
+            path: a whole file; it counts as kept from now on.
+            step: where in the training it was written.
+            best: it is the best so far, in place of the one before.
 
         Raises:
             ValueError: the file is not below `checkpoint_dir`, or not there.
+            UserError: it does not fit into `disk_gb`, whatever is dropped.
         """
+        if not self.leads:
+            return
         place = Path(path).resolve()
         if not place.is_relative_to(self.checkpoint_dir.resolve()) or not place.is_file():
             raise ValueError(f"keep({str(path)!r}): there is no such file below {self.checkpoint_dir}")
         inside = place.relative_to(self.checkpoint_dir.resolve()).as_posix()
-        self.send({"kind": "checkpoint", "trial": self.id, "step": int(step), "path": inside})
+        kept.clear_torn(self.checkpoint_dir)
+        line = {"trial": self.id, "step": int(step), "path": inside}
+        if self.disk_gb is None:
+            self.send({"kind": "checkpoint", **line})
+            return
+        ledger = kept.offer(self.checkpoint_dir, inside, int(step), self.disk_gb * kept.GB, best=best)
+        self.send({"kind": "checkpoint", **line})
+        for each in ledger.dropped:
+            self.send({"kind": "dropped", "trial": self.id, "step": each.step, "path": each.path})
+        # After the lines: a file that is still there is dropped again; one that is gone would never be.
+        kept.clear(self.checkpoint_dir, ledger.dropped)
 
     def watch(self, model: nn.Module, optimizer: Optimizer, *, detail: bool | None = None) -> Watch:
         """Watch a training of PyTorch's: what is found of it stands in the results, with what to try.
@@ -99,8 +125,8 @@ class Trial:
         """
         from orchestrator.diagnosis.watch import Watch
 
-        detailed = self.kind == "final" if detail is None else detail
-        watch = Watch(model, optimizer, send=self._found, folder=self.checkpoint_dir if detailed else None)
+        detailed = self.leads and (self.kind == "final" if detail is None else detail)
+        watch = Watch(model, optimizer, send=self.found, folder=self.checkpoint_dir if detailed else None)
         self._watches.append(watch)
         return watch
 
@@ -129,7 +155,8 @@ class Trial:
             with contextlib.suppress(Exception):
                 self._watches.pop(0).close()
 
-    def _found(self, finding: Finding) -> None:
+    def found(self, finding: Finding) -> None:
+        """Record what was seen of the training, for the results and the report."""
         self.send(finding.line(self.id))
 
 

@@ -42,8 +42,9 @@ from orchestrator.space import parse_space
 from orchestrator.sweep.files import replace_atomic
 from orchestrator.training.batching import samples
 from orchestrator.training.build import build_run, load_fold
-from orchestrator.training.loop import Training, fit, outputs_for
+from orchestrator.training.loop import Training, fit
 from orchestrator.training.metrics import measure
+from orchestrator.training.passes import outputs_for
 from orchestrator.training.settings import JobSettings, read_job
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
@@ -122,7 +123,7 @@ class Curve:
         if math.isfinite(metrics["train/loss"]) and math.isfinite(metrics["val/loss"]):
             self.rows[step - 1] = (1 - metrics["val/accuracy"], metrics["val/loss"], self._test_error())
 
-    def keep(self, path: Path, step: int) -> None:
+    def keep(self, path: Path, step: int, best: bool = False) -> None:
         """Take no checkpoint: none is asked for."""
 
 
