@@ -375,17 +375,17 @@ def test_from_facts_to_facts(plans: dict[str, Plan]) -> None:
     known = PhaseFacts(
         phase=coarse, waves=1, trials=specs, outcomes={o.trial: o for o in outcomes}, startup_seconds=1.5
     )
-    assert spent(known) == Spent(
+    assert spent(known, CORE) == Spent(
         drawn=5, settings=5, waves=1, whole=2, whole_seconds=10.0, partial=2, partial_seconds=2.5,
         startup_seconds=1.5,
     )  # fmt: skip
     # Two whole ones, one that runs, and half of one; the failure took no time that is known.
-    assert spent(known).trials == 3.5
+    assert spent(known, CORE).trials == 3.5
     rest = tuple(PhaseFacts(phase=phase) for phase in plan.phases[1:])
     facts = Facts(plan=plan, phases=(known, *rest))
     assert within_budget(facts, CORE) == facts
     fitted = within_budget(replace(facts, budget="12 trainings"), CORE)
-    used = reprice(plan, {"coarse": spent(known)}, parse_budget("12 trainings"), CORE).used
+    used = reprice(plan, {"coarse": spent(known, CORE)}, parse_budget("12 trainings"), CORE).used
     assert used == pytest.approx(3.5 * (coarse.share or 0))
     assert fitted.phases[0].trials == specs
     assert [known.phase for known in fitted.phases] == list(fitted.plan.phases)

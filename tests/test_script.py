@@ -21,7 +21,7 @@ from orchestrator.cluster.script import (
 )
 from orchestrator.errors import UserError
 from orchestrator.planning.validate_slurm import validate_slurm
-from orchestrator.schema import SlurmConfig
+from orchestrator.schema import Processes, SlurmConfig
 
 
 def lines(resources: SlurmConfig, tasks: int = 2) -> set[str]:
@@ -205,8 +205,41 @@ def test_the_scripts_are_shown_and_nothing_is_written(tmp_path: Path) -> None:
     assert "slurm=gpu" in done.stderr
 
 
+def test_several_processes_for_one_trial() -> None:
+    resources = SlurmConfig(executor="slurm", gpus_per_task=1, gpu_type="a100", cpus_per_task=3, mem_gb=8.0)
+    together = Processes(nodes=2, per_node=4, gpus_per_node=4)
+    shown = script_text(resources, "token", Path("/logs/token"), 1, together)
+    assert set(shown.splitlines()) >= {
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=4",
+        "#SBATCH --gpus-per-node=a100:4",
+        "#SBATCH --cpus-per-task=3",
+        # of a node, for four processes
+        "#SBATCH --mem=32768M",
+    }
+    assert "--cpus-per-task=3 --kill-on-bad-exit=0 --wait=60" in shown
+    alone = Processes(gpus_per_node=1)
+    one = script_text(resources, "token", Path("/logs/token"), 1, alone)
+    assert one == script_text(resources, "token", Path("/logs/token"), 1)
+    assert "ntasks" not in one and "--wait" not in one
+
+
+def test_scripts_differ_by_phase(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path)
+    shown = orchestrate(
+        "plan", "sweep.yaml", "slurm=gpu", "slurm.trials_at_once=1", "final.nodes=2", "final.gpus_per_node=2",
+        "--show-script", cwd=tmp_path,
+    ).stdout  # fmt: skip
+    by_title = {part.partition("\n")[0]: part for part in shown.split("### ")}
+    assert "--ntasks-per-node" not in by_title["coarse"] and "--gpus-per-node=1" in by_title["coarse"]
+    assert "--ntasks-per-node=2" in by_title["final"] and "--nodes=2" in by_title["final"]
+    assert "--gpus-per-node=2" in by_title["final"]
+
+
 def test_parameters_are_submitits() -> None:
     from submitit.slurm.slurm import _get_default_parameters
 
     chosen = parameters(SlurmConfig(executor="slurm", gpus_per_task=1, mem_gb=1.5), "token")
+    assert set(chosen) <= set(_get_default_parameters())
+    chosen = parameters(SlurmConfig(executor="slurm"), "token", Processes(nodes=2))
     assert set(chosen) <= set(_get_default_parameters())

@@ -16,7 +16,7 @@ from commands import wait_for
 from orchestrator.sweep.records import COMPLETED, FAILED, HUNG, MEMORY
 from orchestrator.worker import children
 from orchestrator.worker.child import DUMP_SIGNAL
-from orchestrator.worker.children import INTERRUPTED
+from orchestrator.worker.offspring import INTERRUPTED
 
 TRAIN = """
 import ctypes, os, signal, subprocess, sys, threading, time

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.schema import SlurmConfig
+from orchestrator.schema import Processes, SlurmConfig
 from orchestrator.sweep.submissions import Intent, Receipt
 from orchestrator.worker.task import Task
 
@@ -52,12 +52,14 @@ class Capacity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One submission: its tasks, what each is given, and where submitit's files go."""
+    """One submission: its tasks, what each is given, its processes, and where submitit's files go."""
 
     intent: Intent
     tasks: Sequence[Task]
     resources: SlurmConfig
     logs: Path
+    # of one task; None: one
+    processes: Processes | None = None
 
 
 class Cluster(Protocol):

@@ -6,12 +6,14 @@ import contextlib
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from submitit.local.local import LocalExecutor
 
 from orchestrator.cluster.local import job_of
 from orchestrator.config import load_frozen
+from orchestrator.schema import larger, processes
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.submissions import Receipt, read_intent, write_receipt
 from orchestrator.worker.task import tasks_of
@@ -20,13 +22,17 @@ from orchestrator.worker.task import tasks_of
 def launch(sweep: Path, kind: str, phase: str, number: int) -> None:
     """Submit the tasks of an intent with submitit's local executor."""
     directory = SweepDirectory(sweep)
-    resources = load_frozen(directory.config).slurm
+    config = load_frozen(directory.config)
     folder = directory.phase(kind, phase).submissions
     intent = read_intent(folder, number)
+    if intent.larger:
+        config = replace(config, slurm=larger(config.slurm))
+    resources, together = config.slurm, processes(config, kind)
     executor = LocalExecutor(directory.logs / intent.token, python=resources.python)
     executor.update_parameters(
         timeout_min=resources.timeout_min,
-        gpus_per_node=resources.gpus_per_task,
+        gpus_per_node=together.gpus_per_node,
+        tasks_per_node=together.per_node,
         setup=resources.setup,
         stderr_to_stdout=True,
     )

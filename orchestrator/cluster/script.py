@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.schema import SlurmConfig, flag_name
+from orchestrator.schema import Processes, SlurmConfig, flag_name
 
 # sbatch and submitit both read patterns such as %j in a path; sbatch reads none where there is a backslash,
 # and a script's option can't hold a line break.
 _AWKWARD = frozenset("%\\\n")
 
 # GPUs asked for in another way, so that ours would ask for them twice.
-_GPU_FLAGS = {"gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"}
+GPU_FLAGS = {"gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"}
+
+# So long after the first of a job's processes has ended, all the others are.
+LEAVING_SECONDS = 60
 
 # What a job's processes are told of it. A job that they submit would believe it to be its own.
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")
@@ -27,12 +30,15 @@ _OF_A_JOB_TOO = {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORD
 _OF_THE_CLUSTER = {"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER", "SLURM_TIME_FORMAT"}
 
 
-def parameters(resources: SlurmConfig, token: str) -> dict[str, Any]:
-    """Return submitit's parameters for a submission; what is not declared is left to the cluster."""
+def parameters(resources: SlurmConfig, token: str, together: Processes | None = None) -> dict[str, Any]:
+    """Return submitit's parameters for a submission; what is not declared is left to the cluster.
+
+    Args:
+        resources: the sweep file's section; its cores and memory are one process's.
+        token: the job's name.
+        together: the processes of one task; None: one, with the GPUs of `resources`.
+    """
     flags = sbatch_flags(resources.sbatch)
-    gpus: int | str | None = resources.gpus_per_task or None
-    if gpus and resources.gpu_type:
-        gpus = f"{resources.gpu_type}:{gpus}"
     chosen: dict[str, Any] = {
         "job_name": token,
         "comment": token,
@@ -45,17 +51,33 @@ def parameters(resources: SlurmConfig, token: str) -> dict[str, Any]:
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
-        "gpus_per_node": None if _GPU_FLAGS & set(flags) else gpus,
         "exclusive": resources.exclusive or None,
-        "mem": megabytes(resources.mem_gb) if resources.mem_gb else None,
         "setup": list(resources.setup) or None,
         "stderr_to_stdout": True,
         "additional_parameters": flags or None,
-        # Since SLURM 22.05 srun no longer takes over what sbatch was asked for, and a task gets one core.
-        "srun_args": [f"--cpus-per-task={resources.cpus_per_task}"],
+        **_by_processes(resources, together or Processes(gpus_per_node=resources.gpus_per_task)),
     }
     # submitit's own key of accounting, which a cluster that checks them would not know.
     return {**{name: value for name, value in chosen.items() if value is not None}, "wckey": None}
+
+
+def _by_processes(resources: SlurmConfig, together: Processes) -> dict[str, Any]:
+    gpus: int | str | None = together.gpus_per_node or None
+    if gpus and resources.gpu_type:
+        gpus = f"{resources.gpu_type}:{gpus}"
+    chosen: dict[str, Any] = {
+        "gpus_per_node": None if GPU_FLAGS & set(sbatch_flags(resources.sbatch)) else gpus,
+        # sbatch counts it by nodes
+        "mem": megabytes(resources.mem_gb * together.per_node) if resources.mem_gb else None,
+        # Since SLURM 22.05 srun no longer takes over what sbatch was asked for, and a task gets one core.
+        "srun_args": [f"--cpus-per-task={resources.cpus_per_task}"],
+    }
+    if together.count > 1:
+        chosen |= {"nodes": together.nodes, "ntasks_per_node": together.per_node}
+        # When one process ends badly the leader says of what, for which it needs some seconds. When the
+        # leader has ended, whatever keeps another one, nothing waits for that.
+        chosen["srun_args"] += ["--kill-on-bad-exit=0", f"--wait={LEAVING_SECONDS}"]
+    return chosen
 
 
 def interpreter(python: str | None) -> str:
@@ -97,7 +119,9 @@ def log_folder(logs: Path) -> Path:
     )
 
 
-def script_text(resources: SlurmConfig, token: str, logs: Path, tasks: int) -> str:
+def script_text(
+    resources: SlurmConfig, token: str, logs: Path, tasks: int, together: Processes | None = None
+) -> str:
     """Return the batch script as submitit will write it for an array of so many tasks; writes nothing.
 
     Args:
@@ -105,6 +129,7 @@ def script_text(resources: SlurmConfig, token: str, logs: Path, tasks: int) -> s
         token: the job's name.
         logs: the submission's folder.
         tasks: a single one is sent as a plain job.
+        together: as for `parameters`.
     """
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -115,7 +140,7 @@ def script_text(resources: SlurmConfig, token: str, logs: Path, tasks: int) -> s
         command=command,
         folder=folder,
         map_count=tasks if tasks > 1 else None,
-        **parameters(resources, token),
+        **parameters(resources, token, together),
     )
     return text
 

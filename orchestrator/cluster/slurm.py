@@ -123,7 +123,8 @@ class SlurmCluster:
             max_num_timeout=MOST_LEGS,
             python=interpreter(request.resources.python),
         )
-        executor.update_parameters(**parameters(request.resources, request.intent.token))
+        chosen = parameters(request.resources, request.intent.token, request.processes)
+        executor.update_parameters(**chosen)
         try:
             jobs = executor.submit_array(list(request.tasks))
         except FailedJobError as error:

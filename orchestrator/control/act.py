@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.cluster.interface import MEMORY, NODE, PREEMPTED, TIME_LIMIT, Cluster, Request
@@ -27,7 +27,7 @@ from orchestrator.control.draw import freeze
 from orchestrator.control.memory import with_larger_requests
 from orchestrator.errors import LeaseLost, SubmissionRefused, UserError
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.schema import SweepConfig, larger
+from orchestrator.schema import SweepConfig, larger, processes
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import checked_path, compacted_path, read_facts
 from orchestrator.sweep.files import write_json
@@ -116,11 +116,15 @@ def _submit(scene: Scene, action: Submit) -> bool:
     )  # fmt: skip
     if not write_intent(folder, intent):
         return True
+    config = scene.config
+    if action.larger:
+        config = replace(config, slurm=larger(config.slurm))
     request = Request(
         intent=intent,
         tasks=tasks_of(scene.directory.path, phase.kind, phase.name, intent),
-        resources=larger(scene.config.slurm) if action.larger else scene.config.slurm,
+        resources=config.slurm,
         logs=scene.directory.logs / token,
+        processes=processes(config, phase.kind),
     )
     try:
         receipt = scene.cluster.submit(request)

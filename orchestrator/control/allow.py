@@ -28,7 +28,7 @@ def allowance(sweep: Sweep) -> str:
     if not facts.budget:
         return "there is no budget: it runs what was planned"
     budget, price = parse_budget(facts.budget), Price.of(sweep.config)
-    measured = {known.phase.name: spent(known) for known in facts.phases}
+    measured = {known.phase.name: spent(known, price) for known in facts.phases}
     used = used_so_far(sweep.plan, measured, budget, price)
     changed = ""
     if sweep.plan.budget != facts.budget:

@@ -59,7 +59,7 @@ class Sweep:
             decision,
             self.config.slurm.attempts,
             trials_at_once(self.config.slurm),
-            Price.of(self.config).share,
+            {phase.kind: Price.of(self.config, phase.kind).share for phase in self.plan.phases},
         )
 
 

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from orchestrator.cluster.driver import Wake, driver_flags, driver_script
 from orchestrator.cluster.script import script_text
 from orchestrator.control.submit import driver_log, driver_token
 from orchestrator.errors import UserError
 from orchestrator.planning.plan import Plan
-from orchestrator.schema import SlurmConfig, larger
+from orchestrator.schema import SlurmConfig, SweepConfig, larger, processes
 from orchestrator.sweep.directory import SweepDirectory
 
 OUT_OF_MEMORY, DRIVER = "after out of memory", "driver"
 
 
-def scripts(plan: Plan, resources: SlurmConfig, directory: SweepDirectory) -> dict[str, str]:
+def scripts(plan: Plan, config: SweepConfig, directory: SweepDirectory) -> dict[str, str]:
     """Return the script of each phase's first array, of what runs again with more memory, and of the driver.
 
     Raises:
         UserError: the sweep runs on this machine alone.
     """
+    resources = config.slurm
     if resources.executor != "slurm":
         raise UserError(
             "nothing is sent to SLURM, so there is no script", key="slurm.executor", hint="Add slurm=gpu"
         )
-    first = {phase.name: (phase.name, phase.tasks, resources) for phase in plan.phases}
+    first = {phase.name: (phase, phase.tasks, config) for phase in plan.phases}
     if resources.on_out_of_memory:
-        first[OUT_OF_MEMORY] = (plan.phases[0].name, 1, larger(resources))
+        first[OUT_OF_MEMORY] = (plan.phases[0], 1, replace(config, slurm=larger(resources)))
     found = {}
     for title, (phase, tasks, asked) in first.items():
-        token = f"{plan.name.replace(' ', '_')}-{phase}-{plan.uid}-0001"
-        found[title] = script_text(asked, token, directory.logs / token, tasks)
+        token = f"{plan.name.replace(' ', '_')}-{phase.name}-{plan.uid}-0001"
+        together = processes(asked, phase.kind)
+        found[title] = script_text(asked.slurm, token, directory.logs / token, tasks, together)
     found[DRIVER] = _driver(plan, resources, directory)
     return found
 

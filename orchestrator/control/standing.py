@@ -68,7 +68,9 @@ class Standing:
         return {**asdict(self), "agreements": [trust.told(one) for one in self.agreements]}
 
 
-def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share: float) -> Standing:
+def standing(
+    facts: Facts, decision: Decision, attempts: int, slots: int, shares: Mapping[str, float]
+) -> Standing:
     """Work out where a sweep stands.
 
     Args:
@@ -76,10 +78,10 @@ def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share:
         decision: what was decided from them.
         attempts: how often a trial is started before it is given up.
         slots: trials that run side by side in a task.
-        share: GPUs (or cores) that one trial holds.
+        shares: GPUs (or cores) that one trial holds, by the kind of its phase.
     """
     plan = facts.plan
-    phases = tuple(_phase(known, plan, attempts, share) for known in facts.phases)
+    phases = tuple(_phase(known, plan, attempts, shares) for known in facts.phases)
     return Standing(
         name=plan.name,
         state=decision.state,
@@ -96,7 +98,7 @@ def standing(facts: Facts, decision: Decision, attempts: int, slots: int, share:
     )
 
 
-def _phase(known: PhaseFacts, plan: Plan, attempts: int, share: float) -> PhaseStanding:
+def _phase(known: PhaseFacts, plan: Plan, attempts: int, shares: Mapping[str, float]) -> PhaseStanding:
     phase = known.phase
     given_up = known.given_up(attempts)
     states = Counter(outcome.state for outcome in known.outcomes.values())
@@ -124,7 +126,7 @@ def _phase(known: PhaseFacts, plan: Plan, attempts: int, share: float) -> PhaseS
         best=known.outcomes[best].metrics[plan.metric] if best else None,
         best_trial=best,
         best_params=next((dict(t.params) for t in known.trials if t.trial_id == best), None),
-        hours=seconds * share / 3600,
+        hours=seconds * shares[phase.kind] / 3600,
         seconds=seconds,
         unreadable=known.unreadable,
     )

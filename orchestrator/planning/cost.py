@@ -7,30 +7,57 @@ from dataclasses import dataclass
 
 from orchestrator.data.size import DatasetSize, trained_samples
 from orchestrator.planning.plan import Cost, Scale
-from orchestrator.schema import SweepConfig, task_cores, trials_at_once
+from orchestrator.schema import SweepConfig, processes, task_cores, trials_at_once
+from orchestrator.sweep.directory import FINAL, STAGE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """Seconds of one trial before and for each trained sample, and what it holds of a GPU or core."""
+    """Seconds of one trial before and for each trained sample, and what it holds of a GPU or core.
+
+    Several processes that train one trial are taken to be as many times faster, so that its hours are those
+    of one but for the start.
+    """
 
     startup_seconds: float | None
     sample_seconds: float | None
     unit: str
     # GPUs (or cores) that one trial holds
     share: float
+    # and one of the final runs; None: the same
+    final_share: float | None = None
 
     @classmethod
-    def of(cls, config: SweepConfig) -> Price:
-        """Read the price from a sweep's job and cluster."""
+    def of(cls, config: SweepConfig, kind: str = STAGE) -> Price:
+        """Read the price of a phase's trials from a sweep's job and cluster."""
         slurm, cost = config.slurm, config.jobs.cost
-        gpus = slurm.gpus_per_task
+        together = processes(config, kind).count
         return cls(
             startup_seconds=cost.startup_seconds,
-            sample_seconds=cost.sample_seconds,
-            unit="GPU" if gpus else "core",
-            share=(gpus or task_cores(slurm)) / trials_at_once(slurm),
+            sample_seconds=None if cost.sample_seconds is None else cost.sample_seconds / together,
+            unit="GPU" if slurm.gpus_per_task else "core",
+            share=_held(config, kind),
+            final_share=_held(config, FINAL),
         )
+
+    def weight(self, kind: str) -> float:
+        """Return what a second of a phase's trial costs, in seconds of a stage's."""
+        return 1.0 if kind != FINAL or self.final_share is None else self.final_share / self.share
+
+
+def _held(config: SweepConfig, kind: str) -> float:
+    together = processes(config, kind)
+    # What is paid in does not differ from one phase to the next.
+    gpus = together.nodes * together.gpus_per_node if config.slurm.gpus_per_task else 0
+    return (gpus or together.count * task_cores(config.slurm)) / side_by_side(config, kind)
+
+
+def side_by_side(config: SweepConfig, kind: str) -> int:
+    """Return how many trials of a phase share a task, as far as that is known before it begins."""
+    if processes(config, kind).count > 1:
+        return 1
+    wanted = config.final.runs_at_once if kind == FINAL else None
+    return wanted if isinstance(wanted, int) else trials_at_once(config.slurm)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -71,10 +71,11 @@ class Repriced:
     note: str = ""
 
 
-def spent(known: PhaseFacts) -> Spent:
-    """Add up what a phase has spent, from its records."""
-    whole = [o.seconds for o in known.outcomes.values() if o.state == COMPLETED]
-    partial = [o.seconds for o in known.outcomes.values() if o.state != COMPLETED]
+def spent(known: PhaseFacts, price: Price) -> Spent:
+    """Add up what a phase has spent, from its records, in seconds of a stage's trials."""
+    weight = price.weight(known.phase.kind)
+    whole = [weight * o.seconds for o in known.outcomes.values() if o.state == COMPLETED]
+    partial = [weight * o.seconds for o in known.outcomes.values() if o.state != COMPLETED]
     return Spent(
         drawn=len(known.trials),
         settings=len({trial.setting_id for trial in known.trials}),
@@ -83,7 +84,7 @@ def spent(known: PhaseFacts) -> Spent:
         whole_seconds=_sum(whole),
         partial=len(partial),
         partial_seconds=_sum(partial),
-        startup_seconds=known.startup_seconds,
+        startup_seconds=None if known.startup_seconds is None else weight * known.startup_seconds,
     )
 
 
@@ -130,7 +131,7 @@ def within_budget(facts: Facts, price: Price, where: str = "DIR") -> Facts:
     """
     if not facts.budget:
         return facts
-    measured = {known.phase.name: spent(known) for known in facts.phases}
+    measured = {known.phase.name: spent(known, price) for known in facts.phases}
     fitted = reprice(facts.plan, measured, parse_budget(facts.budget), price, where)
     phases = tuple(
         replace(known, phase=phase) for known, phase in zip(facts.phases, fitted.plan.phases, strict=True)
@@ -144,7 +145,7 @@ def run_costs(
     """Return what one trial of each phase costs, in the budget's unit; hours by what was measured."""
     if not budget.in_hours:
         return {phase.name: run_cost(phase, budget) for phase in plan.phases}
-    seconds = {phase.name: _run_seconds(plan, phase, measured) for phase in plan.phases}
+    seconds = {phase.name: _run_seconds(plan, phase, measured, price) for phase in plan.phases}
     return {name: None if s is None else s * price.share / 3600 for name, s in seconds.items()}
 
 
@@ -162,9 +163,10 @@ def used_so_far(plan: Plan, measured: Mapping[str, Spent], budget: Budget, price
     return used
 
 
-def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> float | None:
-    """Return the seconds of one trial: its phase's mean, or a forecast from the largest scale measured.
+def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent], price: Price) -> float | None:
+    """Return the seconds of one trial, as if a stage's: its phase's mean, or a forecast.
 
+    A forecast is made from the largest scale measured.
     The forecast is a startup and a rate: told apart by the trials' own reports, else by two scales, else as
     they were declared. Where nothing tells, all of it grows with the scale: rather too dear than too cheap.
     """
@@ -176,7 +178,7 @@ def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> flo
         (p for p in plan.phases if p.share is not None and _mean(measured, p)), key=lambda p: p.share or 0.0
     )
     if not timed:
-        return _declared(phase)
+        return _declared(phase, price)
     last = timed[-1]
     mean, share = _mean(measured, last) or 0.0, last.share or 1.0
     startup = measured[last.name].startup_seconds
@@ -184,7 +186,7 @@ def _run_seconds(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> flo
     if startup is None and smaller is not None:
         rate = (mean - (_mean(measured, smaller) or 0.0)) / (share - (smaller.share or 0.0))
         startup = mean - max(0.0, rate) * share
-    ahead, there = _declared(phase), _declared(last)
+    ahead, there = _declared(phase, price), _declared(last, price)
     if startup is None and ahead and there:
         return mean * ahead / there
     if phase.share is None:
@@ -197,8 +199,9 @@ def _mean(measured: Mapping[str, Spent], phase: Phase) -> float | None:
     return measured[phase.name].mean_seconds if phase.name in measured else None
 
 
-def _declared(phase: Phase) -> float | None:
-    return None if phase.cost.seconds is None else phase.cost.seconds / phase.runs
+def _declared(phase: Phase, price: Price) -> float | None:
+    seconds = phase.cost.seconds
+    return None if seconds is None else price.weight(phase.kind) * seconds / phase.runs
 
 
 def _drawn(phase: Phase, measured: Mapping[str, Spent]) -> bool:

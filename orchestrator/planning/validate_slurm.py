@@ -64,9 +64,9 @@ _OURS = {
     "wrap": "there is a script",
     "chdir": "a task runs in the sweep file's folder",
     "input": "a task reads nothing",
-    "ntasks": "a task is one process",
-    "ntasks-per-node": "a task is one process",
-    "nodes": "a task is one process on one node",
+    "ntasks": "a task is one process; those of a final run are final.processes_per_node",
+    "ntasks-per-node": "a task is one process; those of a final run are final.processes_per_node",
+    "nodes": "a task is one process on one node; a final run has final.nodes",
     "no-requeue": "a preempted task goes on by itself",
     "hold": "nothing would start",
 }

@@ -7,15 +7,15 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import __version__
 from orchestrator.config import load_frozen
 from orchestrator.planning.plan import Phase
-from orchestrator.schema import SlurmConfig, SweepConfig, larger, task_cores, trials_at_once
+from orchestrator.schema import SlurmConfig, SweepConfig, larger, processes, task_cores
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import CHECKS, PhaseDirectory, SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts, read_phase, read_plan
@@ -25,6 +25,8 @@ from orchestrator.sweep.submissions import Intent, is_abandoned, read_intent
 from orchestrator.worker.ending import Ending, outcome_line
 from orchestrator.worker.gpu import gpu_name
 from orchestrator.worker.legs import no_progress, read_legs
+from orchestrator.worker.place import Place, own_place
+from orchestrator.worker.sharing import runs_at_once
 from orchestrator.worker.task import Task
 
 
@@ -33,6 +35,11 @@ class Batch:
     """The trials that a task has to run, and all that running them takes.
 
     `config.slurm` is what the task was given: the larger request, where it was submitted with that.
+
+    Attributes:
+        slots: trials that run side by side.
+        place: of this process among those that train one trial together.
+        meeting: the file by which these find each other.
     """
 
     directory: SweepDirectory
@@ -40,6 +47,22 @@ class Batch:
     phase: Phase
     metric: str
     todo: tuple[TrialSpec, ...]
+    slots: int = 1
+    place: Place = field(default_factory=Place)
+    meeting: Path = Path("meeting.json")
+
+    @property
+    def cores(self) -> int:
+        """The cores of this process."""
+        cores = task_cores(self.config.slurm)
+        # All cores of a machine are shared by all processes on it.
+        return cores if self.config.slurm.cpus_per_task else max(1, cores // self.place.local_count)
+
+    @property
+    def quiet(self) -> float | None:
+        """Seconds without a sign of life after which a trial is taken to hang; None: however long."""
+        minutes = self.config.slurm.quiet_minutes
+        return None if minutes is None else 60 * minutes
 
 
 class RecordWriter:
@@ -94,38 +117,62 @@ def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
 
     A task of an abandoned submission or a cancelled sweep, which nobody counts on any more, does nothing.
     """
-    directory = SweepDirectory(Path(task.sweep))
+    directory, place = SweepDirectory(Path(task.sweep)), own_place()
     plan, config = read_plan(directory), load_frozen(directory.config)
     phase = next(phase for phase in plan.phases if phase.name == task.phase)
     folder = directory.phase(phase.kind, phase.name)
-    if directory.cancelled.exists() or is_abandoned(folder.submissions, task.submission):
+    if _over(directory, folder, task):
         return {}
     intent = read_intent(folder.submissions, task.submission)
     if intent.larger:
         config = replace(config, slurm=larger(config.slurm))
     known = read_phase(directory, phase)
     specs = {spec.trial_id: spec for spec in known.trials}
+    # The user's modules may look at these when they are imported.
+    os.environ.update(place.environment)
+    batch = Batch(
+        directory=directory,
+        config=config,
+        phase=phase,
+        # Checks measure nothing of the sweep: they count themselves.
+        metric=plan.metric if phase.kind != CHECKS else CHECKS,
+        todo=(),
+        slots=1 if place.count > 1 else runs_at_once(config, phase.kind, directory, larger=intent.larger),
+        place=place,
+        meeting=folder.path / "meetings" / f"{task.submission:04d}-{task.index:04d}-{place.leg}.json",
+    )
+    if place.rank:
+        return _follow(batch, specs, lambda: _over(directory, folder, task))
     todo = [
         specs[trial] for trial in intent.tasks[task.index] if not _done(known.outcomes.get(trial), intent)
     ]
     stuck = _stuck(todo, known, folder, config.slurm)
+    batch = replace(batch, todo=tuple(spec for spec in todo if spec.trial_id not in stuck))
     writer = RecordWriter(folder.records, task)
     try:
-        writer.write(_header(task, intent.token, writer.attempt, config.slurm, directory))
+        writer.write(_header(task, intent.token, writer.attempt, batch))
         for trial, (seconds, ending) in stuck.items():
             writer.write(outcome_line(trial, ending, seconds))
-        batch = Batch(
-            directory=directory,
-            config=config,
-            phase=phase,
-            # Checks measure nothing of the sweep: they count themselves.
-            metric=plan.metric if phase.kind != CHECKS else CHECKS,
-            todo=tuple(spec for spec in todo if spec.trial_id not in stuck),
-        )
-        states = run(batch, writer) if batch.todo else {}
+        # Followers wait for a leader even where it finds nothing to do.
+        states = run(batch, writer) if batch.todo or place.count > 1 else {}
     finally:
         writer.close()
     return {**states, FAILED: states.get(FAILED, 0) + len(stuck)} if stuck else states
+
+
+def _over(directory: SweepDirectory, folder: PhaseDirectory, task: Task) -> bool:
+    """Say whether nobody counts on a task any more."""
+    return directory.cancelled.exists() or is_abandoned(folder.submissions, task.submission)
+
+
+def _follow(batch: Batch, specs: Mapping[str, TrialSpec], over: Callable[[], bool]) -> dict[str, int]:
+    from orchestrator.worker.follower import follow
+    from orchestrator.worker.meeting import join
+
+    leader = join(batch.meeting, batch.place, over)
+    if leader is not None:
+        follow(batch, specs, leader)
+    return {}
 
 
 def _done(outcome: Outcome | None, intent: Intent) -> bool:
@@ -156,11 +203,9 @@ def _stuck(
     return stuck
 
 
-def _header(
-    task: Task, token: str, attempt: int, resources: SlurmConfig, directory: SweepDirectory
-) -> dict[str, Any]:
+def _header(task: Task, token: str, attempt: int, batch: Batch) -> dict[str, Any]:
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    slots = trials_at_once(resources)
+    own = processes(batch.config, batch.phase.kind)
     return {
         "kind": "task",
         "version": 1,
@@ -172,12 +217,13 @@ def _header(
         "pid": os.getpid(),
         "slurm_job_id": f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID", ""),
         # what one trial holds of them
-        "gpus": resources.gpus_per_task / slots,
-        "cpus": task_cores(resources) / slots,
+        "gpus": own.nodes * own.gpus_per_node / batch.slots,
+        "cpus": batch.cores * batch.place.count / batch.slots,
+        "processes": batch.place.count,
         "devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "gpu": gpu_name(),
         "python": platform.python_version(),
         "orchestrator": __version__,
-        "git_commit": git_commit(directory),
+        "git_commit": git_commit(batch.directory),
         "time": time.time(),
     }
