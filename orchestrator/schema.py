@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +12,15 @@ from omegaconf import MISSING
 
 SAMPLERS = ("sobol", "random", "grid", "tpe", "gp", "cmaes", "model")
 CLASS_RULES = ("first", "random", "confusable")
-MEMBERS = ("seeds", "settings", "checkpoints")
-COMBINE = ("greedy", "average")
+MEMBERS = ("seeds", "settings", "checkpoints", "models", "averages")
+COMBINE = ("auto", "average", "logits", "greedy", "blend", "stacking")
+SCORES = {"accuracy": "max", "log_loss": "min", "mse": "min", "mae": "min"}
+MOMENTS = ("best", "last", "cycles", "every")
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 GROUPS = ("jobs", "datasets", "slurm")
 SCALE_KEYS = (
     *("data", "classes", "class_rule", "epochs", "validation_size", "resolution", "augment"),
-    *("seed", "checkpoints"),
+    *("seed", "checkpoints", "disk_gb", "teacher", "teacher_temperature", "teacher_weight"),
 )
 
 
@@ -92,8 +95,41 @@ class FinalConfig:
     share: float | None = None
     # epochs of each; null leaves the job's own
     epochs: int | None = None
-    # checkpoints kept along each run: the candidates of the ensemble
-    checkpoints: int = 5
+    # checkpoints kept along each run, the candidates of the ensemble: how many, or the moments, such as
+    # [best, last, cycles, every 10]; cycles: the end of each cycle of a cyclical schedule
+    checkpoints: Any = 5
+    # what the checkpoints of all these runs may take of the disk; null: no limit
+    disk_gb: float | None = None
+    # a parameter: among the settings are the best of each of its values, such as of model.name
+    of_each: str | None = None
+    # nodes that train one run together
+    nodes: int = 1
+    # GPUs of each of these nodes, with a process for each; null: slurm.gpus_per_task, and one process
+    gpus_per_node: int | None = None
+    # processes on each node; null: one for each of gpus_per_node. On CPUs say it here
+    processes_per_node: int | None = None
+    # runs that share a task's GPU; null: slurm.trials_at_once; auto: as many as fit, by the memory that the
+    # stages' trials took
+    runs_at_once: Any = None
+
+
+@dataclass
+class StudentConfig:
+    """One small network that is trained on what the ensemble predicts."""
+
+    enabled: bool = False
+    # sizes to try, by parameter: {model.width: [8, 16, 32]}; empty: the best single model's own
+    sizes: dict[str, Any] = field(default_factory=dict)
+    # runs of each size
+    seeds: int = 1
+    # epochs of each; null: as the final runs
+    epochs: int | None = None
+    # how much softer the ensemble's probabilities are made
+    temperature: float = 2.0
+    # the share of the loss that is against the ensemble; the rest is against the labels
+    weight: float = 0.9
+    # the smallest size is taken whose score is within this of the best size's
+    tolerance: float = 0.005
 
 
 @dataclass
@@ -102,12 +138,19 @@ class EnsembleConfig:
 
     # which kinds may differ between members
     members: list[str] = field(default_factory=lambda: list(MEMBERS))
-    # greedy or average
-    combine: str = "greedy"
+    # average, logits, greedy, blend, stacking; auto: the one that nested validation finds best
+    combine: str = "auto"
     # the most members, counted with repetition
     max_members: int = 20
-    # accuracy or log_loss; null follows the metric's name
+    # greedy selection is repeated on so many random halves of the candidates; 1: once, on all
+    bags: int = 10
+    # folds of the nested validation
+    folds: int = 5
+    # accuracy, log_loss, mse, mae; null follows the metric's name
     score: str | None = None
+    # the key of the job's config that tells one kind of model from another
+    model_key: str = "model.name"
+    student: StudentConfig = field(default_factory=StudentConfig)
 
 
 @dataclass
@@ -239,6 +282,44 @@ def final_runs(final: FinalConfig) -> tuple[int, int]:
     """Return how many settings the final runs have, and how many runs each of them."""
     top = DEFAULT_TOP if final.top is None else final.top
     return top, DEFAULT_SEEDS if final.seeds is None else final.seeds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processes:
+    """How many processes train one trial together, and where."""
+
+    nodes: int = 1
+    per_node: int = 1
+    gpus_per_node: int = 0
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.nodes * self.per_node
+
+
+def processes(config: SweepConfig, kind: str) -> Processes:
+    """Return the processes of one trial of a phase: more than one in the final runs alone, where declared."""
+    final, gpus = config.final, config.slurm.gpus_per_task
+    if kind != "final":
+        return Processes(gpus_per_node=gpus)
+    per_node = final.processes_per_node or final.gpus_per_node or 1
+    here = gpus if final.gpus_per_node is None else final.gpus_per_node
+    return Processes(nodes=final.nodes, per_node=per_node, gpus_per_node=here)
+
+
+def student_sizes(student: StudentConfig) -> list[dict[str, Any]]:
+    """Return the sizes of the students that are tried: every combination of the declared values."""
+    if not student.enabled:
+        return []
+    return [
+        dict(zip(student.sizes, values, strict=True)) for values in itertools.product(*student.sizes.values())
+    ]
+
+
+def student_trials(student: StudentConfig) -> int:
+    """Return how many trials the students take: each size and seed, taught by the ensemble and by labels."""
+    return 2 * student.seeds * len(student_sizes(student))
 
 
 def sweep_directory(config: SweepConfig) -> Path:

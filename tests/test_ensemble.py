@@ -1,297 +1,349 @@
-"""Ensembles: what may be a member, how members are weighed, and that test data decide nothing."""
+"""Ensembles: what may be a member, what is chosen, that test labels decide nothing, and combining anew."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from made_predictions import (
+    MadeUp,
+    candidate,
+    changed,
+    family,
+    labels_of,
+    stored,
+    sweep_config,
+)
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.ensemble.build import build_ensemble
-from orchestrator.ensemble.combine import accuracy, average, greedy, log_loss, merit, weighted
-from orchestrator.ensemble.members import Candidate, Predictions, allowed, of_best_setting
+from orchestrator.commands.combining import with_settings
+from orchestrator.ensemble.ablation import rows
+from orchestrator.ensemble.anew import combine_anew, meaning, preview
+from orchestrator.ensemble.choose import choose, teach
+from orchestrator.ensemble.combine import Combination
+from orchestrator.ensemble.fitted import Fitted, described_key
+from orchestrator.ensemble.measure import measure
+from orchestrator.ensemble.members import AVERAGE, Candidate, Predictions, allowed
+from orchestrator.ensemble.store import predict_run, read_library, write_predictions
 from orchestrator.errors import UserError
+from orchestrator.schema import MEMBERS, SweepConfig
+from orchestrator.sweep.directory import SweepDirectory
 
-Probabilities = NDArray[np.float32]
-
-
-def candidate(setting: str, seed: int, step: int) -> Candidate:
-    return Candidate(
-        trial_id=f"{setting}-{seed}",
-        setting_id=setting,
-        seed=seed,
-        step=step,
-        checkpoint=Path(f"{setting}-{seed}-{step}.pt"),
-        config=OmegaConf.create({"setting": setting}),
-    )
+FAMILY = family("ABC", (1, 2), (5, 10))
+AVERAGES = [replace(each, kind=AVERAGE) for each in FAMILY if each.step == 10]
+CONFIG = sweep_config()
+QUICK = sweep_config(combine="average")
 
 
-FAMILY = [candidate(setting, seed, step) for setting in "AB" for seed in (3, 1, 2) for step in (5, 10)]
-ALL = ("seeds", "settings", "checkpoints")
-
-
-def noisy(rng: np.random.Generator, labels: NDArray[np.int64], skill: float) -> Probabilities:
-    """Return probabilities (n, 4) that lean towards the right class by `skill`."""
-    logits = rng.normal(size=(len(labels), 4))
-    logits[np.arange(len(labels)), labels] += skill
-    odds = np.exp(logits)
-    result: Probabilities = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-    return result
-
-
-class FakePredict:
-    """Predictions by checkpoint and split, and a memory of what was asked for."""
-
-    def __init__(self, skills: dict[str, float], test_skills: dict[str, float] | None = None) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self._skills = {"validation": skills, "test": test_skills or skills}
-
-    def __call__(self, config: DictConfig, checkpoint: Path, split: str) -> Predictions:
-        self.asked.append((checkpoint.name, split))
-        offset = 0 if split == "validation" else 1000
-        labels = np.random.default_rng(offset).integers(0, 4, 400)
-        rng = np.random.default_rng([offset, *checkpoint.name.encode()])
-        skill = self._skills[split].get(checkpoint.name, 1.0)
-        return Predictions(noisy(rng, labels, skill), labels, np.arange(400) + offset)
-
-
-def build(predict: Callable[..., Predictions], **changes: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"members": ALL, "combine": "greedy", "max_members": 8} | changes
-    return build_ensemble(changes.pop("candidates", FAMILY), predict, **_without(arguments, "candidates"))
-
-
-def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
-    return {each: value for each, value in mapping.items() if each != key}
+def merits_of(best: Candidate, candidates: list[Candidate]) -> list[tuple[float, ...]]:
+    return [(1.0 if each is best else 0.5 - 0.01 * place, 0.0) for place, each in enumerate(candidates)]
 
 
 @pytest.mark.parametrize(
-    ("members", "expected"),
+    ("kinds", "expected"),
     [
-        (ALL, 12),
-        (("seeds", "settings"), 6),
-        (("settings", "checkpoints"), 4),
-        (("settings",), 2),
+        ((), {"B-2/10"}),
+        (("checkpoints",), {"B-2/5", "B-2/10"}),
+        (("seeds",), {"B-1/5", "B-2/10"}),
+        (("seeds", "checkpoints"), {"B-1/5", "B-1/10", "B-2/5", "B-2/10"}),
+        (("settings",), {"A-1/5", "B-2/10"}),
+        (("models",), {"B-2/10", "C-1/5"}),
+        (("averages",), {"B-2/10", "B-2/average"}),
+        (("models", "settings"), {"A-1/5", "B-2/10", "C-1/5"}),
     ],
 )
-def test_what_may_be_a_member(members: tuple[str, ...], expected: int) -> None:
-    chosen = allowed(FAMILY, members)
-    assert len(chosen) == expected
-    if "checkpoints" not in members:
-        assert {each.step for each in chosen} == {10}
-    if "seeds" not in members:
-        assert {each.seed for each in chosen} == {1}
+def test_what_may_be_a_member(kinds: tuple[str, ...], expected: set[str]) -> None:
+    # B-2/10 is best, then the order: so A-1/5 is A's best, B-1/5 that of its run.
+    pool = [*FAMILY, *AVERAGES]
+    places = allowed(pool, merits_of(FAMILY[7], pool), kinds)
+    assert places == sorted(places)
+    names = {
+        f"{each.setting_id}-{each.seed}/{each.step if each.kind != AVERAGE else AVERAGE}"
+        for each in (pool[place] for place in places)
+    }
+    assert names == expected
 
 
-def test_the_best_setting_is_best_on_average() -> None:
-    merits = [0.5, 0.9, 0.5, 0.5, 0.5, 0.5, *[0.7] * 6]
-    assert of_best_setting(FAMILY, merits) == [6, 7, 8, 9, 10, 11]
+def test_all_kinds_let_all_in() -> None:
+    pool = [*FAMILY, *AVERAGES]
+    assert allowed(pool, merits_of(pool[0], pool), MEMBERS) == list(range(len(pool)))
+    with pytest.raises(UserError, match="Did you mean 'seeds'"):
+        allowed(pool, merits_of(pool[0], pool), ["seed"])
 
 
-def test_without_settings_all_members_have_one() -> None:
-    predict = FakePredict({each.checkpoint.name: 2.0 for each in FAMILY if each.setting_id == "B"})
-    result = build(predict, members=("seeds", "checkpoints"))
-    assert {each["setting_id"] for each in result["members"]} == {"B"}
+@settings(deadline=None, max_examples=50)
+@given(st.permutations(range(12)), st.sets(st.sampled_from(MEMBERS)))
+def test_the_best_is_always_let_in_and_more_kinds_let_more_in(order: list[int], kinds: set[str]) -> None:
+    merits = [(float(place), 0.0) for place in order]
+    places = allowed(FAMILY, merits, sorted(kinds))
+    assert order.index(11) in places
+    for kind in MEMBERS:
+        assert set(places) <= set(allowed(FAMILY, merits, sorted({*kinds, kind})))
 
 
-def test_scores() -> None:
-    probabilities = np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]], dtype=np.float32)
-    assert accuracy(probabilities, np.array([0, 1])) == 0.5
-    assert log_loss(probabilities, np.array([0, 2])) == pytest.approx(-(np.log(0.5) + np.log(0.7)) / 2)
-    assert log_loss(probabilities, np.array([2, 2])) == pytest.approx((27.631 - np.log(0.7)) / 2, abs=1e-3)
+def test_the_ablation_tells_kinds_that_differ() -> None:
+    pool = [*FAMILY, *AVERAGES]
+    kinds = [some for some, _ in rows(pool, merits_of(FAMILY[7], pool), MEMBERS)]
+    assert kinds[:5] == [(kind,) for kind in MEMBERS]
+    assert kinds[5:] == [MEMBERS[:2], MEMBERS[:3], MEMBERS[:4], MEMBERS]
+    one = family("A", (1,), (5, 10))
+    assert [some for some, _ in rows(one, merits_of(one[0], one), MEMBERS)] == [("checkpoints",)]
+    assert rows(one[:1], [(0.0,)], MEMBERS) == []
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 9), st.sampled_from(["accuracy", "log_loss"]))
-def test_greedy_is_never_worse_than_the_best_on_what_it_chose_by(
-    seed: int, count: int, most: int, score: str
-) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, 60)
-    candidates = [noisy(rng, labels, rng.uniform(0, 3)) for _ in range(count)]
-    weights = greedy(candidates, labels, score=score, max_members=most)
-    assert 1 <= weights.sum() <= most
-    best = max(merit(score, each, labels) for each in candidates)
-    reached = merit(score, weighted(candidates, weights.tolist()), labels)
-    assert reached[0] >= best[0] - 1e-9
+@pytest.mark.parametrize("combine", ["average", "logits", "greedy", "blend", "stacking"])
+def test_what_is_chosen_is_written_down(tmp_path: Path, combine: str) -> None:
+    config = sweep_config(combine=combine)
+    directory = stored(tmp_path, config, FAMILY)
+    choice = choose(directory, config)
+    assert json.loads(directory.choice.read_text()) == choice
+    assert (choice["combine"], choice["score"], choice["mode"]) == (combine, "accuracy", "max")
+    assert choice["candidates"] == 12
+    assert list(choice["nested"]["methods"]) == [combine]
+    assert sum(each["weight"] for each in choice["members"]) == pytest.approx(1)
+    assert 1 < len(choice["members"]) <= 6
+    assert choice["validation"]["ensemble"] > choice["validation"]["best_single"]
+    assert choice["validation"]["best_single"] >= choice["validation"]["average_member"]
+    # What was written down predicts what was measured.
+    library = read_library(directory, "validation")
+    members = tuple(described_key(each) for each in choice["members"])
+    found = Fitted(members, Combination.from_json(choice["combination"])).apply(library)
+    right = float((found.argmax(axis=1) == labels_of("validation")).mean())
+    assert right == choice["validation"]["ensemble"]
 
 
-def test_greedy_finds_members_that_complement_each_other() -> None:
-    labels = np.array([0, 1] * 50)
-    sure = np.where(labels[:, None] == np.arange(2), 0.9, 0.1).astype(np.float32)
-    doubtful = np.where(labels[:, None] == np.arange(2), 0.4, 0.6).astype(np.float32)
-    first, second = sure.copy(), sure.copy()
-    first[:40], second[60:] = doubtful[:40], doubtful[60:]
-    useless = np.full((100, 2), 0.5, dtype=np.float32)
-    weights = greedy([useless, first, second], labels, score="accuracy", max_members=5)
-    assert weights[0] == 0
-    assert weights[1] == weights[2] > 0
-    assert accuracy(weighted([useless, first, second], weights.tolist()), labels) == 1.0
+def test_a_choice_is_made_once(tmp_path: Path) -> None:
+    directory = stored(tmp_path, QUICK)
+    first = choose(directory, QUICK)
+    assert choose(directory, sweep_config(combine="greedy", max_members=1)) == first
+    again = stored(tmp_path / "again", QUICK)
+    assert choose(again, QUICK)["members"][0]["weight"] == first["members"][0]["weight"]
+    assert choose(again, QUICK)["validation"] == first["validation"]
 
 
-def test_equal_accuracies_are_decided_by_log_loss() -> None:
-    labels = np.array([0, 1] * 10)
-    right = labels[:, None] == np.arange(2)
-    timid, sure = (np.where(right, chance, 1 - chance).astype(np.float32) for chance in (0.6, 0.9))
-    assert greedy([timid, sure], labels, score="accuracy", max_members=3).tolist() == [0, 1]
-    assert average([timid, sure], labels, score="accuracy", max_members=1).tolist() == [0, 1]
+def test_auto_is_nested_validations_choice(tmp_path: Path) -> None:
+    choice = choose(stored(tmp_path, CONFIG), CONFIG)
+    assert choice["combine"] == choice["nested"]["chosen"]
+    assert len(choice["nested"]["methods"]) > 2
+    assert choice["nested"]["why"]
+    assert set(choice["methods"]) >= set(choice["nested"]["methods"])
 
 
-def test_average_takes_the_best_with_equal_weights() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 500)
-    candidates = [noisy(rng, labels, skill) for skill in (0.5, 3.0, 1.0, 2.0)]
-    assert average(candidates, labels, score="log_loss", max_members=2).tolist() == [0, 1, 0, 1]
+def test_without_models_all_members_have_the_best_ones(tmp_path: Path) -> None:
+    skills = {(f"final-C-{seed}/{step}", "validation"): 2.0 for seed in (1, 2) for step in (5, 10)}
+    config = sweep_config(combine="logits", members=["seeds", "settings", "checkpoints"])
+    choice = choose(stored(tmp_path, config, FAMILY, MadeUp(skills)), config)
+    assert {each["model"] for each in choice["members"]} == {"cnn"}
+    assert choice["candidates"] == 4
 
 
-def test_an_ensemble_of_equals_beats_each() -> None:
-    result = build(FakePredict({}))
-    for part in ("validation", "test"):
-        assert result[part]["ensemble"] > result[part]["best_single"] >= 0.5
-        assert result[part]["ensemble"] > result[part]["average_member"]
-    assert result["candidates"] == 12
-    assert sum(each["weight"] for each in result["members"]) <= 8
-    assert result["test_samples"] == 400
-    assert (result["score"], result["mode"], result["combine"]) == ("accuracy", "max", "greedy")
-    assert json.loads(json.dumps(result)) == result
+def test_test_labels_are_read_by_the_measuring_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.ensemble import stored as files
+
+    opened: list[str] = []
+    read = files.read_labels
+
+    def spied(path: Path) -> Any:
+        opened.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr("orchestrator.ensemble.stored.read_labels", spied)
+    directory = stored(tmp_path, QUICK)
+    stored(tmp_path, QUICK)
+    choice = choose(directory, QUICK)
+    preview(directory, QUICK)
+    assert opened
+    assert not [name for name in opened if "test" in name]
+    measure(directory, QUICK)
+    assert [name for name in opened if "test" in name]
+    assert choose(directory, QUICK) == choice
 
 
-def test_test_data_are_read_once_for_what_was_chosen_and_decide_nothing() -> None:
-    names = [each.checkpoint.name for each in FAMILY]
-    skills = dict(zip(names, np.linspace(0.5, 2.5, 12).tolist(), strict=True))
-    one, other = FakePredict(skills), FakePredict(skills, {name: 3.0 - skills[name] for name in names})
-    first, second = build(one, max_members=3), build(other, max_members=3)
-    assert first["members"] == second["members"]
-    assert first["best_single"] == second["best_single"]
-    assert first["test"] != second["test"]
-    assert [name for name, split in one.asked if split == "validation"] == names
-    tested = [name for name, split in one.asked if split == "test"]
-    chosen = {each["checkpoint"] for each in [*first["members"], first["best_single"]]}
-    assert sorted(tested) == sorted(chosen)
-    assert [split for _, split in one.asked].index("test") == 12  # after all of validation
+def test_test_labels_decide_nothing(tmp_path: Path) -> None:
+    turned = changed(MadeUp(), "final", labels=lambda g: g.labels if len(g.ids) != 150 else 3 - g.labels)
+    one, other = stored(tmp_path / "a", QUICK), stored(tmp_path / "b", QUICK, predict=turned)
+    first, second = (choose(each, QUICK) for each in (one, other))
+    assert first["combination"] == second["combination"]
+    assert first["validation"] == second["validation"]
+    assert measure(one, QUICK)["test"]["ensemble"] > measure(other, QUICK)["test"]["ensemble"]
 
 
-def test_an_unreadable_checkpoint_is_left_out_with_a_note() -> None:
-    fine = FakePredict({})
+def test_nothing_chosen_and_nothing_stored_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"choice\.json: no ensemble is chosen yet"):
+        measure(SweepDirectory(tmp_path), CONFIG)
+    with pytest.raises(UserError, match="no final run's predictions are stored"):
+        choose(SweepDirectory(tmp_path), CONFIG)
+    directory = stored(tmp_path, CONFIG)
+    with pytest.raises(UserError, match=r"ensemble\.score.*is no score where classes are"):
+        choose(directory, sweep_config(score="mse"))
+    assert not directory.choice.exists()
 
+
+def test_one_member_is_its_own_ensemble(tmp_path: Path) -> None:
+    directory = stored(tmp_path, QUICK, [candidate("A", 1, 5)])
+    choose(directory, QUICK)
+    result = measure(directory, QUICK)
+    assert [each["weight"] for each in result["members"]] == [1.0]
+    assert result["gains"]["over_best_single"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "one candidate only" in result["nested"]["why"]
+    assert result["ablation"] == []
+
+
+def test_a_soup_is_compared_and_its_failure_costs_nothing(tmp_path: Path) -> None:
+    config = sweep_config(combine="average")
+    config.jobs.predict = "made_predictions.labels_of"
+    seen: list[tuple[str, float]] = []
+
+    def soup(directory: SweepDirectory, config: SweepConfig, scored: Any, predict: Any) -> dict[str, Any]:
+        seen.extend((each.trial_id, value) for each, value in scored)
+        best, value = scored[0]
+        for split in ("validation", "test"):
+            given = MadeUp()(best.config, best.checkpoint, split)
+            write_predictions(directory, "soup", [(best, given)], split)
+        return {"description": {"trial_id": best.trial_id}, "barrier": 0.1, "validation": value, "note": "n"}
+
+    def broken(*arguments: Any) -> dict[str, Any]:
+        raise RuntimeError("no such layer")
+
+    directory = stored(tmp_path / "a", config)
+    choice = choose(directory, config, soup=soup)
+    assert len(seen) == 8
+    assert choice["soup"] == {"trial_id": "final-A-1", "barrier": 0.1, "note": "n"}
+    assert choice["validation"]["soup"] == seen[0][1]
+    assert "soup" in measure(directory, config)["test"]
+    choice = choose(stored(tmp_path / "b", config), config, soup=broken)
+    assert choice["soup"] is None
+    assert choice["skipped"] == [{"checkpoint": "soup", "why": "RuntimeError: no such layer"}]
+
+
+def test_the_teacher_is_the_ensemble_on_training_data(tmp_path: Path) -> None:
+    config, predict = sweep_config(combine="average", max_members=3), MadeUp()
+    directory = stored(tmp_path, config)
+    choice = choose(directory, config)
+    teach(directory, config, predict)
+    table = pq.ParquetFile(directory.teacher).read()
+    assert table.column("sample_id").to_pylist() == list(range(90))
+    found = np.array(table.column("probabilities").to_pylist(), np.float32)
+    each = [predict(DictConfig({}), Path(one["checkpoint"]), "train") for one in choice["members"]]
+    assert found == pytest.approx(np.mean([one.probabilities for one in each], axis=0), abs=1e-6)
+    asked = len(predict.asked)
+    teach(directory, config, predict)
+    assert len(predict.asked) == asked
+    directory.teacher.write_bytes(b"torn")
+    teach(directory, config, predict)
+    assert len(predict.asked) == asked + 3
+
+
+def test_a_teacher_that_cannot_predict_names_the_checkpoint(tmp_path: Path) -> None:
     def predict(config: DictConfig, checkpoint: Path, split: str) -> Predictions:
-        if checkpoint.name == "A-3-5.pt":
-            raise EOFError("ran out of input\nand more")
-        given = fine(config, checkpoint, split)
-        return (
-            Predictions(given.probabilities * np.nan, given.labels, given.ids)
-            if "B-1-5" in str(checkpoint)
-            else given
-        )
+        raise EOFError("torn")
 
-    progress: list[tuple[int, int]] = []
-    result = build(predict, progress=lambda done, total: progress.append((done, total)))
-    assert result["candidates"] == 10
-    assert result["skipped"] == [
-        {"checkpoint": "A-3-5.pt", "why": "EOFError: ran out of input"},
-        {"checkpoint": "B-1-5.pt", "why": "ValueError: its probabilities are not finite"},
-    ]
-    assert progress == [(done, 12) for done in range(1, 13)]
+    directory = stored(tmp_path, QUICK)
+    choose(directory, QUICK)
+    with pytest.raises(UserError, match=r"\.pt: this member .* \(EOFError: torn\)"):
+        teach(directory, QUICK, predict)
+    wrong: Callable[..., Predictions] = changed(MadeUp(), "/5.pt", ids=lambda given: given.ids + 1)
+    with pytest.raises(UserError, match="samples are not those of the first"):
+        teach(directory, QUICK, wrong)
+    assert not directory.teacher.exists()
 
 
-def test_candidates_that_do_not_fit_together_are_refused() -> None:
-    fine = FakePredict({})
-
-    def spoiled(change: Callable[[Predictions], Predictions]) -> Callable[..., Predictions]:
-        def predict(config: DictConfig, checkpoint: Path, split: str) -> Predictions:
-            given = fine(config, checkpoint, split)
-            return change(given) if checkpoint.name == "B-1-5.pt" else given
-
-        return predict
-
-    def shifted(given: Predictions) -> Predictions:
-        return Predictions(given.probabilities, given.labels, given.ids + 1)
-
-    def narrower(given: Predictions) -> Predictions:
-        return Predictions(given.probabilities[:, :3], given.labels, given.ids)
-
-    def shorter(given: Predictions) -> Predictions:
-        return Predictions(given.probabilities[1:], given.labels, given.ids)
-
-    for change, message in [
-        (shifted, "samples are not those of the first"),
-        (narrower, "tells 3 classes apart, the first candidate 4"),
-        (shorter, "do not fit 400 labels"),
-    ]:
-        with pytest.raises(UserError, match=rf"B-1-5\.pt.*{message}"):
-            build(spoiled(change))
+def test_combining_anew_keeps_what_was_and_counts_looks(tmp_path: Path) -> None:
+    directory = stored(tmp_path, QUICK)
+    with pytest.raises(UserError, match="not measured yet"):
+        combine_anew(directory, QUICK)
+    choose(directory, QUICK)
+    first = measure(directory, QUICK)
+    assert first["test_looks"] == 1
+    assert measure(directory, QUICK) == first  # the same step again: no second look
+    before = directory.ensemble_result.read_text()
+    other = with_settings(QUICK, ["ensemble.combine=greedy", "ensemble.members=[seeds,checkpoints]"])
+    shown = preview(directory, other)
+    assert shown["combine"] == "greedy"
+    assert directory.ensemble_result.read_text() == before
+    second = combine_anew(directory, other)
+    assert (second["test_looks"], second["combine"]) == (2, "greedy")
+    assert second["asked"]["members"] == ["seeds", "checkpoints"]
+    assert (directory.choice.parent / "ensemble-0001.json").read_text() == before
+    assert combine_anew(directory, other)["test_looks"] == 2
+    assert combine_anew(directory, QUICK)["test_looks"] == 2
+    assert json.loads((directory.choice.parent / "choice-0002.json").read_text())["combine"] == "greedy"
+    assert meaning(1).endswith("read once.")
+    assert "2 choices" in meaning(2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("override", "message"),
     [
-        ({"members": ["seed"]}, "Did you mean 'seeds'"),
-        ({"combine": "gredy"}, "Did you mean 'greedy'"),
-        ({"score": "acuracy"}, "Did you mean 'accuracy'"),
-        ({"max_members": 0}, "0 is below 1"),
-        ({"candidates": []}, "none of 0 checkpoints"),
+        ("ensemble.combin=greedy", "Did you mean 'ensemble.combine'"),
+        ("final.top=3", "can't be changed after the sweep"),
+        ("ensemble.student.enabled=true", "can't be changed after the sweep"),
+        ("ensemble.combine=gredy", "Did you mean 'greedy'"),
+        ("ensemble.max_members=0", "0 is too few; the least is 1"),
+        ("ensemble.folds=1", "1 is too few; the least is 2"),
+        ("ensemble.bags=many", r"ensemble\.bags"),
+        ("ensemble.score=acuracy", "Did you mean 'accuracy'"),
+        ("ensemble.members=[seed]", "Did you mean 'seeds'"),
     ],
 )
-def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build(FakePredict({}), **changes)
+        with_settings(CONFIG, [override])
 
 
-def test_none_readable_says_why() -> None:
-    def predict(config: DictConfig, checkpoint: Path, split: str) -> Predictions:
-        raise OSError("disk on fire")
-
-    with pytest.raises(UserError, match="none of 12 checkpoints can be read: OSError: disk on fire"):
-        build(predict)
-
-
-def test_wrong_user_settings_are_not_taken_for_a_damaged_file() -> None:
-    def predict(config: DictConfig, checkpoint: Path, split: str) -> Predictions:
-        raise UserError("no such dataset")
-
-    with pytest.raises(UserError, match=r"^no such dataset"):
-        build(predict)
+def test_settings_are_changed_for_this_once() -> None:
+    found = with_settings(CONFIG, ["ensemble.score=log_loss", "ensemble.bags=4"])
+    assert (found.ensemble.score, found.ensemble.bags, found.ensemble.folds) == ("log_loss", 4, 3)
+    assert CONFIG.ensemble.score is None
 
 
 def test_an_ensemble_of_real_checkpoints(tmp_path: Path) -> None:
     from orchestrator.training import supervised
 
     root = Path(__file__).parent.parent
-    candidates: list[Candidate] = []
+    directory, runs = SweepDirectory(tmp_path), dict[int, list[Candidate]]()
 
     class Trial:
         """Makes candidates of what is kept."""
 
         def __init__(self, config: DictConfig) -> None:
-            self.config, self.checkpoint_dir = config, tmp_path / str(config.seed)
-            self.checkpoint_dir.mkdir()
+            self.config, self.checkpoint_dir = config, tmp_path / "final" / str(config.seed)
+            self.checkpoint_dir.mkdir(parents=True)
 
         def report(self, step: int, metrics: dict[str, float]) -> None:
             pass
 
-        def keep(self, path: Path, step: int) -> None:
-            name, config = f"w16-{self.config.seed}", self.config
+        def keep(self, path: Path, step: int, best: bool = False) -> None:
+            seed, config = self.config.seed, self.config
             each = Candidate(
-                trial_id=name, setting_id="w16", seed=config.seed, step=step, checkpoint=path, config=config
-            )
-            candidates.append(each)
+                trial_id=f"final-{seed}", setting_id="w16", seed=seed, step=step, checkpoint=path,
+                config=config,
+            )  # fmt: skip
+            runs.setdefault(seed, []).append(each)
 
-    for seed in range(3):
+    for seed in range(2):
         config = OmegaConf.load(root / "jobs" / "classify.yaml").config
         config.dataset = OmegaConf.load(root / "datasets" / "digits.yaml")
-        config.merge_with({"model": {"width": 16}, "epochs": 12, "seed": seed, "checkpoints": 2})
+        changes = {"model": {"width": 16}, "epochs": 6, "batch_size": 64, "optimizer": {"lr": 0.01}}
+        config.merge_with({**changes, "seed": seed, "checkpoints": 2})
         assert isinstance(config, DictConfig)
         supervised.train(config, Trial(config))
-    candidates[1].checkpoint.write_bytes(b"torn")
-    result = build_ensemble(candidates, supervised.predict, members=ALL, combine="greedy", max_members=6)
-    assert [each["checkpoint"] for each in result["skipped"]] == [str(candidates[1].checkpoint)]
+    torn = runs[0][1].checkpoint
+    torn.write_bytes(torn.read_bytes()[:200])
+    sweep = sweep_config("val/accuracy", combine="greedy")
+    for run in runs.values():
+        predict_run(directory, sweep, run, supervised.predict)
+    choose(directory, sweep)
+    result = measure(directory, sweep)
+    assert [each["checkpoint"] for each in result["skipped"]] == [str(torn)]
     assert len({each["seed"] for each in result["members"]}) > 1
-    assert result["validation"]["ensemble"] >= result["validation"]["best_single"]
     assert result["test"]["ensemble"] > result["test"]["average_member"] > 0.75
     assert result["test_samples"] > 350

@@ -12,6 +12,7 @@ from orchestrator.config import job_config
 from orchestrator.control.finished import finished, observations
 from orchestrator.control.rates import with_range_test
 from orchestrator.diagnosis.collect import StageFinding, bounds, collect, read_stage
+from orchestrator.planning.combining import ensemble_trials
 from orchestrator.planning.narrowing.diagnosed import cut_diagnosed
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
@@ -38,6 +39,7 @@ from orchestrator.sweep.directory import (
 )
 from orchestrator.sweep.facts import read_phase
 from orchestrator.sweep.files import create_exclusive, read_json
+from orchestrator.sweep.records import COMPLETED
 
 # What one stage's training is of the next one's where the plan could not tell.
 UNKNOWN_STEP = 1 / 3
@@ -55,7 +57,7 @@ def freeze(directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Ph
     if phase.kind == STAGE:
         trials = _draw(directory, plan, config, phase, wave)
     elif phase.kind == ENSEMBLE:
-        trials = [TrialSpec(trial_id=ENSEMBLE, setting_id="", params={}, seed=config.seed)]
+        trials = _ensemble(directory, plan, config, phase, wave)
     elif phase.kind == CHECKS:
         names = CHECK_TRIALS[: phase.trials]
         trials = [TrialSpec(trial_id=name, setting_id="", params={}, seed=config.seed) for name in names]
@@ -64,6 +66,22 @@ def freeze(directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Ph
         trials = _final(directory, plan, config, phase, before, wave)
     # An empty wave is written too: it was drawn, and there was nothing useful to add.
     write_trials(directory.phase(phase.kind, phase.name).wave(wave), trials)
+
+
+def _ensemble(
+    directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, wave: int
+) -> list[TrialSpec]:
+    """Return one wave of the ensemble; no students where nothing was chosen."""
+    assert plan.final is not None, "an ensemble follows final runs"
+    known = read_phase(directory, plan.final)
+    done = {trial for trial, outcome in known.outcomes.items() if outcome.state == COMPLETED}
+    runs = [spec for spec in known.trials if spec.trial_id in done]
+    students: list[TrialSpec] = []
+    if config.ensemble.student.enabled and directory.choice.exists():
+        from orchestrator.ensemble.students import student_specs
+
+        students = student_specs(directory, config, read_json(directory.choice))
+    return ensemble_trials(phase, wave, runs, students, config.seed)
 
 
 def _draw(
@@ -125,7 +143,7 @@ def _final(
     )
     space = from_json(read_json(directory.phase(before.kind, before.name).space))
     seeds = phase.trials // phase.survivors
-    return final_trials(phase, seeds, config.seed, space, before.sampler, known, wave)
+    return final_trials(phase, seeds, config.seed, space, before.sampler, known, wave, config.final.of_each)
 
 
 def _ranges(

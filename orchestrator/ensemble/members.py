@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from orchestrator.errors import UserError, nearest
+from orchestrator.schema import MEMBERS
 
-KINDS = ("seeds", "settings", "checkpoints")
+CHECKPOINT, AVERAGE, STUDENT = "checkpoint", "average", "student"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,15 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """One checkpoint of one final run, with the config that its run had."""
+    """One checkpoint of one final run, with the config that its run had.
+
+    Attributes:
+        trial_id: of its run; of a soup over several runs, that of the best of them.
+        step: of a mean of checkpoints, the last one's.
+        kind: checkpoint, or average: its weights are a mean of others'.
+        model: which kind of model it is, as `ensemble.model_key` tells them apart.
+        parts: of an average, the checkpoints that it is made of.
+    """
 
     trial_id: str
     setting_id: str
@@ -40,6 +49,9 @@ class Candidate:
     step: int
     checkpoint: Path
     config: DictConfig
+    kind: str = CHECKPOINT
+    model: str = ""
+    parts: tuple[str, ...] = ()
 
 
 def check_kinds(members: Sequence[str]) -> None:
@@ -49,45 +61,48 @@ def check_kinds(members: Sequence[str]) -> None:
         UserError: with the nearest right one.
     """
     for kind in members:
-        if kind not in KINDS:
+        if kind not in MEMBERS:
             raise UserError(
-                f"'{kind}' is no kind of member", key="ensemble.members", hint=nearest(kind, KINDS)
+                f"'{kind}' is no kind of member", key="ensemble.members", hint=nearest(kind, MEMBERS)
             )
 
 
-def allowed(candidates: Sequence[Candidate], members: Sequence[str]) -> list[Candidate]:
-    """Keep the candidates that `members` lets in, as far as that needs no predictions.
+def allowed(
+    candidates: Sequence[Candidate], merits: Sequence[tuple[float, ...]], kinds: Sequence[str]
+) -> list[int]:
+    """Return the places of the candidates that may be members together, in their order.
 
-    Without "checkpoints" only the last checkpoint of each run; without "seeds" only each setting's runs of
-    its lowest seed. ("settings" needs scores: see `of_best_setting`.) The order stays.
+    What is not among `kinds` does not differ between members: the best on validation data is taken. Without
+    "models" the best checkpoint's model, without "settings" each model's best setting, without "seeds" each
+    setting's best run, without "checkpoints" each run's best checkpoint; averages of weights with "averages"
+    alone. So with no kind at all there is one: the best checkpoint.
+
+    Args:
+        candidates: all that there are.
+        merits: of each on validation data, higher is better.
+        kinds: of `MEMBERS`.
 
     Raises:
         UserError: an unknown kind of member.
     """
-    check_kinds(members)
-    chosen = list(candidates)
-    if "seeds" not in members:
-        first: dict[str, int] = {}
-        for each in chosen:
-            first[each.setting_id] = min(each.seed, first.get(each.setting_id, each.seed))
-        chosen = [each for each in chosen if each.seed == first[each.setting_id]]
-    if "checkpoints" not in members:
-        last: dict[str, int] = {}
-        for each in chosen:
-            last[each.trial_id] = max(each.step, last.get(each.trial_id, each.step))
-        chosen = [each for each in chosen if each.step == last[each.trial_id]]
-    return chosen
-
-
-def of_best_setting(candidates: Sequence[Candidate], merits: Sequence[float]) -> list[int]:
-    """Return the positions of the candidates of one setting: the one with the highest mean merit.
-
-    Args:
-        candidates: that were scored on validation data.
-        merits: one for each, higher is better.
-    """
-    by_setting: dict[str, list[float]] = {}
-    for each, merit in zip(candidates, merits, strict=True):
-        by_setting.setdefault(each.setting_id, []).append(merit)
-    best = max(by_setting, key=lambda setting: float(np.mean(by_setting[setting])))
-    return [place for place, each in enumerate(candidates) if each.setting_id == best]
+    check_kinds(kinds)
+    ranked = sorted(range(len(candidates)), key=lambda place: merits[place], reverse=True)
+    places = [place for place in ranked if candidates[place].kind == CHECKPOINT]
+    levels: tuple[tuple[str, Callable[[Candidate], tuple[object, ...]]], ...] = (
+        ("models", lambda each: (each.model,)),
+        ("settings", lambda each: (each.model, each.setting_id)),
+        ("seeds", lambda each: (each.model, each.setting_id, each.trial_id)),
+        ("checkpoints", lambda each: (each.trial_id, each.step)),
+    )
+    above: Callable[[Candidate], tuple[object, ...]] = lambda each: ()  # noqa: E731
+    for kind, key in levels:
+        if kind not in kinds:
+            best: dict[tuple[object, ...], tuple[object, ...]] = {}
+            for place in places:
+                best.setdefault(above(candidates[place]), key(candidates[place]))
+            places = [p for p in places if key(candidates[p]) == best[above(candidates[p])]]
+        above = key
+    if "averages" in kinds:
+        runs = {candidates[place].trial_id for place in places}
+        places += [p for p in ranked if candidates[p].kind == AVERAGE and candidates[p].trial_id in runs]
+    return sorted(places)

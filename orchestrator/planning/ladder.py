@@ -10,15 +10,22 @@ from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.data.size import DatasetSize
-from orchestrator.data.source import REGRESSION
-from orchestrator.planning.cost import FullScale, Price, epoch_samples, job_epochs, phase_cost, total_cost
-from orchestrator.planning.plan import Phase, Plan, Scale
+from orchestrator.planning.cost import (
+    FullScale,
+    Price,
+    epoch_samples,
+    job_epochs,
+    phase_cost,
+    side_by_side,
+    total_cost,
+)
+from orchestrator.planning.plan import Cost, Phase, Plan, Scale
 from orchestrator.schema import (
     SlurmConfig,
     StageConfig,
     SweepConfig,
     final_runs,
-    trials_at_once,
+    student_trials,
     with_checks,
 )
 from orchestrator.space import CHOICE, Parameter, advice
@@ -52,10 +59,9 @@ def build_plan(
     if with_checks(config):
         phases.insert(0, _checks(config, phases[0].scale))
     if top:
-        phases.append(_final(config, size, price))
-        # Values are not combined yet: the ensemble is one of classes.
-        if config.jobs.predict and config.datasets.get("task") != REGRESSION:
-            phases.append(Phase(kind=ENSEMBLE, name=ENSEMBLE, trials=1, scale=phases[-1].scale))
+        phases.append(_final(config, size))
+        if config.jobs.predict:
+            phases.append(_ensemble(config, phases[-1], price))
     # Without final runs the largest stage is full scale; an amount of data may be a share or a count.
     full = phases[-1].scale if top else max(phases, key=lambda p: p.samples or 0).scale
     total = total_cost([phase.cost for phase in phases])
@@ -132,16 +138,40 @@ def _checks(config: SweepConfig, scale: Scale) -> Phase:
     return Phase(kind=CHECKS, name=CHECKS, trials=trials, scale=scale, batch=trials)
 
 
-def _final(config: SweepConfig, size: DatasetSize, price: Price) -> Phase:
-    final = config.final
+def _final(config: SweepConfig, size: DatasetSize) -> Phase:
+    final, price = config.final, Price.of(config, FINAL)
     top, seeds = final_runs(final)
-    scale = Scale(data=1.0, epochs=final.epochs, checkpoints=final.checkpoints)
+    kept = tuple(final.checkpoints) if isinstance(final.checkpoints, list) else final.checkpoints
+    disk = None if final.disk_gb is None else final.disk_gb / (top * seeds)
+    scale = Scale(data=1.0, epochs=final.epochs, checkpoints=kept, disk_gb=disk)
     return _sized(
         config, size, price,
         Phase(
             kind=FINAL, name=FINAL, trials=top * seeds, scale=scale, survivors=top, waves=final.waves or 1
         ),
     )  # fmt: skip
+
+
+def _ensemble(config: SweepConfig, final: Phase, price: Price) -> Phase:
+    """Return the ensemble: each run's predictions, the choice, students where wished for, the measurement."""
+    students = student_trials(config.ensemble.student)
+    sizes = (final.trials, 1, students, 1) if students else (final.trials, 1)
+    epochs = config.ensemble.student.epochs or final.scale.epochs or job_epochs(config)
+    cost = phase_cost(price, students, final.samples, epochs) if students else Cost()
+    batch = math.ceil(final.trials / config.slurm.tasks_at_once)
+    return Phase(
+        kind=ENSEMBLE,
+        name=ENSEMBLE,
+        trials=sum(sizes),
+        sizes=sizes,
+        waves=len(sizes),
+        scale=final.scale,
+        samples=final.samples,
+        cost=cost,
+        batch=batch,
+        tasks=sum(math.ceil(size / batch) for size in sizes),
+        array=config.slurm.tasks_at_once,
+    )
 
 
 def _sized(config: SweepConfig, size: DatasetSize, price: Price, phase: Phase) -> Phase:
@@ -151,7 +181,11 @@ def _sized(config: SweepConfig, size: DatasetSize, price: Price, phase: Phase) -
     cost = phase_cost(price, phase.runs, samples, epochs)
     # A wave is what can run side by side.
     wave = max(phase.wave_sizes)
-    batch = _batch(config.slurm, wave, phase_cost(price, wave, samples, epochs).seconds)
+    slots = side_by_side(config, phase.kind)
+    batch = _batch(config.slurm, wave, phase_cost(price, wave, samples, epochs).seconds, slots)
+    if phase.kind == FINAL and config.final.runs_at_once is not None:
+        # A task that holds fewer has nothing to share.
+        batch = max(batch, min(slots, wave))
     tasks = sum(math.ceil(size / batch) for size in phase.wave_sizes)
     return replace(
         phase,
@@ -164,7 +198,7 @@ def _sized(config: SweepConfig, size: DatasetSize, price: Price, phase: Phase) -
     )
 
 
-def _batch(slurm: SlurmConfig, trials: int, seconds: float | None) -> int:
+def _batch(slurm: SlurmConfig, trials: int, seconds: float | None, slots: int) -> int:
     """Return the trials of one task.
 
     A task is filled until it is worth its place in the queue, well within its time limit. Where a trial's
@@ -173,7 +207,7 @@ def _batch(slurm: SlurmConfig, trials: int, seconds: float | None) -> int:
     fair = math.ceil(trials / slurm.tasks_at_once)
     if slurm.executor == "local" or not seconds:
         return fair
-    worth = min(slurm.task_minutes, 0.8 * slurm.timeout_min) * 60 * trials_at_once(slurm)
+    worth = min(slurm.task_minutes, 0.8 * slurm.timeout_min) * 60 * slots
     return max(1, min(trials, math.floor(worth / (seconds / trials))))
 
 

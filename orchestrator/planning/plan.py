@@ -23,7 +23,14 @@ class Scale:
     resolution: int | None = None
     # None: as the job's config has it
     augment: bool | None = None
-    checkpoints: int = 0
+    # of each run: how many, or the moments
+    checkpoints: int | tuple[str, ...] = 0
+    # what the checkpoints of one run may take of the disk
+    disk_gb: float | None = None
+    # of a student: what it learns from, how much softer that is made, and its share of the loss
+    teacher: str | None = None
+    teacher_temperature: float | None = None
+    teacher_weight: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,5 +199,9 @@ def plan_from_json(content: dict[str, Any]) -> Plan:
 
 
 def _scale(content: dict[str, Any]) -> Scale:
-    listed = content["class_list"]
-    return Scale(**{**content, "class_list": tuple(listed) if listed is not None else None})
+    listed, kept = content["class_list"], content["checkpoints"]
+    lists = {
+        "class_list": tuple(listed) if listed is not None else None,
+        "checkpoints": tuple(kept) if isinstance(kept, list) else kept,
+    }
+    return Scale(**{**content, **lists})

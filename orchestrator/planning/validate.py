@@ -19,12 +19,14 @@ from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
 from orchestrator.planning.narrowing.holding import AUTO
 from orchestrator.planning.sampling.start_from import starting_settings
+from orchestrator.planning.validate_ensemble import validate_ensemble
+from orchestrator.planning.validate_final import validate_final
+from orchestrator.planning.validate_processes import validate_processes
 from orchestrator.planning.validate_slurm import validate_slurm
 from orchestrator.planning.validate_space import validate_space
+from orchestrator.planning.validate_student import validate_student
 from orchestrator.schema import (
     CLASS_RULES,
-    COMBINE,
-    MEMBERS,
     SAMPLERS,
     SCALE_KEYS,
     StageConfig,
@@ -61,6 +63,9 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
     _start(config, space, check)
     _checks(config, space, check)
     _end(config, check)
+    validate_final(config, space, file)
+    validate_processes(config, file)
+    validate_student(config, space, file)
     _cluster(config, check)
 
 
@@ -263,7 +268,6 @@ def _end(config: SweepConfig, check: _Check) -> None:
     check.at_least("final.seeds", config.final.seeds, 1)
     check.at_least("final.epochs", config.final.epochs, 1)
     check.at_least("final.waves", config.final.waves, 1)
-    check.at_least("final.checkpoints", config.final.checkpoints, 1 if top else 0)
     last, stage = list(config.stages.items())[-1]
     if top > stage.trials:
         check.fail("final.top", f"{top} settings can't come from the {stage.trials} trials of '{last}'")
@@ -272,12 +276,7 @@ def _end(config: SweepConfig, check: _Check) -> None:
         check.fail("final.waves", problem, f"The most is one for each setting: final.waves={top}")
     if top and config.final.epochs is not None and "epochs" not in config.jobs.scale:
         check.fail("final.epochs", "the job has no place for it", "Name the key under jobs.scale.epochs")
-    for member in config.ensemble.members:
-        check.one_of("ensemble.members", member, MEMBERS)
-    check.one_of("ensemble.combine", config.ensemble.combine, COMBINE)
-    check.at_least("ensemble.max_members", config.ensemble.max_members, 1)
-    if config.ensemble.score is not None:
-        check.one_of("ensemble.score", config.ensemble.score, ("accuracy", "log_loss"))
+    validate_ensemble(config.ensemble, check.file)
 
 
 def _cluster(config: SweepConfig, check: _Check) -> None:

@@ -160,6 +160,26 @@ class SweepDirectory:
         return self.path / "checks-accepted.json"
 
     @property
+    def predictions(self) -> Path:
+        """What each candidate of the ensemble predicts, as Parquet."""
+        return self.path / "ensemble" / "predictions"
+
+    @property
+    def averages(self) -> Path:
+        """Checkpoints whose weights are averages of others'."""
+        return self.path / "ensemble" / "averages"
+
+    @property
+    def teacher(self) -> Path:
+        """What the ensemble predicts for the training data, for its students."""
+        return self.path / "ensemble" / "teacher.parquet"
+
+    @property
+    def choice(self) -> Path:
+        """The ensemble as it was chosen on validation data, before any test label was read."""
+        return self.path / "ensemble" / "choice.json"
+
+    @property
     def ensemble_result(self) -> Path:
         """What the ensemble step chose and measured."""
         return self.path / "ensemble" / "ensemble.json"

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.errors import CheckFailed, StopTrial
+from orchestrator.planning.combining import TRAINED_HERE
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, TrialSpec
 from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.records import MEMORY
+from orchestrator.worker.gpu import memory_taken
 from orchestrator.worker.job import enter, load_function, modules, scale_values, trial_config
 from orchestrator.worker.rungs import Rungs
 from orchestrator.worker.shortage import out_of_disk, out_of_memory
@@ -52,18 +55,24 @@ def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
     # Stacks go where the task finds them: it knows whose they are, and what to say of them.
     faulthandler.enable(dumps)
     faulthandler.register(DUMP_SIGNAL, dumps)
-    spec: TrialSpec = connection.recv()
+    spec: TrialSpec
+    spec, environment = connection.recv()
+    os.environ.update(environment)
     lock = threading.Lock()
 
     def send(line: dict[str, Any]) -> None:
         with lock:
             connection.send(line)
 
+    leads = batch.place.rank == 0
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
-        send({"kind": "return", "metrics": _metrics(_call(batch, spec, send))})
+        returned = _call(batch, spec, send if leads else _nowhere)
+        # What the other ranks return is theirs.
+        metrics = _metrics(returned) if leads else {}
+        send({"kind": "return", "metrics": metrics, "device": memory_taken()})
     except StopTrial:
-        send({"kind": "stopped"})
+        send({"kind": "stopped", "device": memory_taken()})
     except CheckFailed as failed:
         send({"kind": "raise", "error": str(failed), "cause": "", "disk": False})
     except BaseException as error:
@@ -72,19 +81,24 @@ def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
         else:
             error_text = _traceback(error)
         cause = MEMORY if out_of_memory(error) else ""
-        send({"kind": "raise", "error": error_text, "cause": cause, "disk": out_of_disk(error)})
+        full = out_of_disk(error)
+        send({"kind": "raise", "error": error_text, "cause": cause, "disk": full, "time": time.time()})
 
 
 def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None]) -> Any:
     directory, config, phase = batch.directory, batch.config, batch.phase
-    if phase.kind == ENSEMBLE:
-        from orchestrator.worker.ensemble import combine
+    if phase.kind == ENSEMBLE and spec.origin not in TRAINED_HERE:
+        from orchestrator.worker.ensemble import take_step
 
-        return combine(directory, config)
+        return take_step(directory, config, phase, spec)
     if phase.kind == CHECKS:
         from orchestrator.worker.checking import look
 
         return look(directory, config, phase, spec)
+    if phase.kind == ENSEMBLE:
+        from orchestrator.worker.ensemble import as_student
+
+        phase = as_student(directory, config, phase, spec)
     checkpoints = directory.phase(phase.kind, phase.name).checkpoints(spec.trial_id)
     checkpoints.mkdir(parents=True, exist_ok=True)
     own = trial_config(config, phase, spec)
@@ -99,12 +113,19 @@ def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None])
         goes_on=rungs.worth_going_on if rungs else always,
         scale=scale_values(phase.scale, spec.seed),
         kind=phase.kind,
+        disk_gb=phase.scale.disk_gb,
+        leads=batch.place.rank == 0,
     )
     train = load_function(config.jobs._target_, "jobs._target_")
     try:
-        return train(own, trial)
+        result = train(own, trial)
     finally:
         trial.end()
+    if phase.kind == ENSEMBLE:
+        from orchestrator.worker.ensemble import after_student
+
+        after_student(directory, config, spec, own, checkpoints)
+    return result
 
 
 def _rungs(batch: Batch, spec: TrialSpec, own: DictConfig) -> Rungs | None:
@@ -123,6 +144,10 @@ def _rungs(batch: Batch, spec: TrialSpec, own: DictConfig) -> Rungs | None:
         eta=phase.prune,
         epochs=int(epochs) if isinstance(epochs, int | float) and epochs >= 1 else None,
     )
+
+
+def _nowhere(line: dict[str, Any]) -> None:
+    """Drop a line: where several processes train one trial, the records are rank 0's."""
 
 
 def _metrics(returned: Any) -> Any:

@@ -39,6 +39,7 @@ def scale_values(scale: Scale, seed: int) -> dict[str, Any]:
     """Return a scale by the names that `jobs.scale` uses."""
     # A count of samples stays a whole number; 1.0 is all of them.
     data = int(scale.data) if scale.data > 1 else scale.data
+    kept = scale.checkpoints
     return {
         "data": data,
         "classes": list(scale.class_list) if scale.class_list is not None else scale.classes,
@@ -47,7 +48,11 @@ def scale_values(scale: Scale, seed: int) -> dict[str, Any]:
         "validation_size": scale.validation_size,
         "resolution": scale.resolution,
         "augment": scale.augment,
-        "checkpoints": scale.checkpoints or None,
+        "checkpoints": (list(kept) if isinstance(kept, tuple) else kept) or None,
+        "disk_gb": scale.disk_gb,
+        "teacher": scale.teacher,
+        "teacher_temperature": scale.teacher_temperature,
+        "teacher_weight": scale.teacher_weight,
         "seed": seed,
     }
 
