@@ -73,6 +73,22 @@ def npz_labels(*, path: str, labels: str = "y", task: str = CLASSIFICATION) -> E
     return encode(raw_labels.ravel(), task, labels, path)
 
 
+def read_inputs(path: str, inputs: str, labels: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the samples of an archive, and its labels where it has them: (n, ...) and (n,), as stored.
+
+    Raises:
+        UserError: the file or the array of samples is missing or damaged.
+    """
+    existing(path, named="a NumPy archive")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            has_labels = f"{labels}.npy" in archive.namelist()
+    except _DAMAGED as error:
+        raise UserError(f"not readable as a NumPy archive ({error})", file=path) from error
+    found = _arrays(path, inputs=inputs, **({"labels": labels} if has_labels else {}))
+    return found[0], found[1] if has_labels else None
+
+
 def _arrays(path: str, **names: str) -> list[NDArray[Any]]:
     """Return arrays of an archive, each by the key that says its name; a column of labels as (n,)."""
     existing(path, named="a NumPy archive")

@@ -86,6 +86,17 @@ class Splits:
         return 1 if self.task == REGRESSION else self.num_classes
 
     @property
+    def transform(self) -> Transform:
+        """What is done to the inputs, fitted to the training part."""
+        self._fit()
+        return self._transform
+
+    @property
+    def source(self) -> Source:
+        """Where the samples come from, before anything is taken, resized or transformed."""
+        return self._source
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample after the transform, which is fitted to know it."""
         self._fit()
@@ -114,6 +125,16 @@ class Splits:
         if name == "train":
             return self.train
         return self.validation if name == "validation" else self._part(name, None)
+
+    def ids(self, name: str) -> Indices:
+        """Return the numbers, in the whole dataset, of the samples of a part: (n,); reads none of them.
+
+        Raises:
+            UserError: there is no part of that name.
+        """
+        if name not in PARTS:
+            raise UserError(f"there is no part '{name}'", hint=nearest(name, PARTS))
+        return self._ids[name]
 
     def raw(self, name: str, at_most: int | None = None) -> Part:
         """Return a part before the transform, or a stratified sample of it; for looking at data.

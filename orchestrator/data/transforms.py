@@ -29,7 +29,11 @@ from orchestrator.errors import UserError, nearest
 
 Inputs = NDArray[np.float32]
 Apply = Callable[[Inputs], Inputs]
-"""Maps inputs (k, *shape) to (k, *new shape), a new float32 array."""
+"""Maps inputs (k, *shape) to (k, *new shape), a new float32 array.
+
+A fitted one is a partial application of a function that its module lists in APPLIED, and what it has learned
+are the keywords: so it can be written down and read back without pickle (orchestrator.export.preprocessing).
+"""
 
 KEY = "datasets.transform"
 
@@ -84,6 +88,18 @@ class Transform:
         self.names = tuple(each for each in listed if each != "none")
         self._steps: list[Apply] = []
         self._shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def restored(cls, names: Sequence[str], steps: Sequence[Apply], shape: Sequence[int]) -> Transform:
+        """Return a transform as it was once fitted: its names, what applies each of them, and `shape`."""
+        transform = cls(list(names))
+        transform._steps, transform._shape = list(steps), tuple(shape)
+        return transform
+
+    @property
+    def steps(self) -> tuple[Apply, ...]:
+        """What applies each of `names`; empty until it is fitted."""
+        return tuple(self._steps)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ single odd value in other parts of the data would become a huge input, or, under
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,17 +38,17 @@ _GOLDEN_RATIO = 0.6180339887498949
 
 def unit(training: Inputs) -> Apply:
     """Scale each column from 0 to 1 in training."""
-    return _columnwise(training, lambda rows: MinMaxScaler((0, 1)).fit(rows).transform)
+    return _columnwise(training, lambda rows: _scaling(MinMaxScaler((0, 1)).fit(rows)))
 
 
 def symmetric(training: Inputs) -> Apply:
     """Scale each column from -1 to 1 in training."""
-    return _columnwise(training, lambda rows: MinMaxScaler((-1, 1)).fit(rows).transform)
+    return _columnwise(training, lambda rows: _scaling(MinMaxScaler((-1, 1)).fit(rows)))
 
 
 def standardize(training: Inputs) -> Apply:
     """Give each column mean 0 and deviation 1 in training."""
-    return _columnwise(training, lambda rows: StandardScaler().fit(rows).transform)
+    return _columnwise(training, lambda rows: _scaling(StandardScaler().fit(rows)))
 
 
 def robust(training: Inputs) -> Apply:
@@ -61,7 +62,7 @@ def robust(training: Inputs) -> Apply:
         low, high = np.percentile(_fewer(rows), (25, 75), axis=0)
         deviation = rows.std(axis=0)
         scaler.scale_ = np.where((high == low) & (deviation > 0), deviation, scaler.scale_)
-        return scaler.transform  # type: ignore[no-any-return]
+        return _scaling(scaler)
 
     return _columnwise(training, fit)
 
@@ -80,7 +81,7 @@ def log(training: Inputs) -> Apply:
         for column in np.flatnonzero(chosen):
             values = rows[:, column]
             small[column] = np.quantile(values[values > 0], 0.1)
-        return lambda rows: np.where(chosen, np.sign(rows) * np.log1p(np.abs(rows) / small), rows)
+        return functools.partial(logged, chosen=chosen, small=small)
 
     return _columnwise(training, fit)
 
@@ -110,11 +111,7 @@ def normal_quantiles(training: Inputs) -> Apply:
     The ends as in `uniform_quantiles`, so that nothing is further out than a sample of that size can tell.
     """
 
-    def fit(rows: Rows) -> Callable[[Rows], Any]:
-        shares = _quantiles(rows)
-        return lambda rows: ndtri(shares(rows))
-
-    return _columnwise(training, fit)
+    return _columnwise(training, lambda rows: functools.partial(normal, shares=_quantiles(rows)))
 
 
 def power(training: Inputs) -> Apply:
@@ -127,7 +124,7 @@ def power(training: Inputs) -> Apply:
     def fit(rows: Rows) -> Callable[[Rows], Any]:
         scaler = StandardScaler().fit(rows)
         shaper = PowerTransformer("yeo-johnson").fit(scaler.transform(_fewer(rows)))
-        return lambda rows: shaper.transform(scaler.transform(rows))
+        return functools.partial(scaled, by=(scaler, shaper))
 
     return _columnwise(training, fit)
 
@@ -139,7 +136,7 @@ def _quantiles(rows: Rows) -> Callable[[Rows], Any]:
     shares = QuantileTransformer(n_quantiles=count, subsample=None).fit(fitted)
     lowest = (fitted == fitted.min(axis=0)).mean(axis=0) / 2
     highest = 1 - (fitted == fitted.max(axis=0)).mean(axis=0) / 2
-    return lambda rows: np.clip(shares.transform(rows), lowest, highest)
+    return functools.partial(clipped, by=shares, lowest=lowest, highest=highest)
 
 
 def _columnwise(training: Inputs, fit: Callable[[Rows], Callable[[Rows], Any]]) -> Apply:
@@ -147,12 +144,42 @@ def _columnwise(training: Inputs, fit: Callable[[Rows], Callable[[Rows], Any]]) 
     rows = _rows(training)
     low, high = rows.min(axis=0), rows.max(axis=0)
     reach = high - low
-    apply = fit(rows)
+    return functools.partial(by_columns, apply=fit(rows), lowest=low - reach, highest=high + reach)
 
-    def transform(inputs: Inputs) -> Inputs:
-        return _like(np.asarray(apply(np.clip(_rows(inputs), low - reach, high + reach))), inputs)
 
-    return transform
+def by_columns(inputs: Inputs, *, apply: Callable[[Rows], Any], lowest: Rows, highest: Rows) -> Inputs:
+    """Apply what was fitted to columns to inputs of the same shape, clipped to what counts: (columns,)."""
+    return _like(np.asarray(apply(np.clip(_rows(inputs), lowest, highest))), inputs)
+
+
+def scaled(rows: Rows, *, by: tuple[Any, ...]) -> Any:
+    """Apply scikit-learn's scalers to (n, columns), one after another."""
+    for scaler in by:
+        rows = scaler.transform(rows)
+    return rows
+
+
+def logged(rows: Rows, *, chosen: NDArray[np.bool_], small: Rows) -> Any:
+    """Apply a fitted `log` to the columns that it chose, by each one's small value."""
+    return np.where(chosen, np.sign(rows) * np.log1p(np.abs(rows) / small), rows)
+
+
+def clipped(rows: Rows, *, by: QuantileTransformer, lowest: Rows, highest: Rows) -> Any:
+    """Return shares of (n, columns), clipped to what each column's ends have."""
+    return np.clip(by.transform(rows), lowest, highest)
+
+
+def normal(rows: Rows, *, shares: Callable[[Rows], Any]) -> Any:
+    """Return the normal quantiles of shares of (n, columns)."""
+    return ndtri(shares(rows))
+
+
+APPLIED = (by_columns, scaled, logged, clipped, normal)
+"""What fitted transforms of this module are partial applications of: see transforms.Apply."""
+
+
+def _scaling(scaler: Any) -> Callable[[Rows], Any]:
+    return functools.partial(scaled, by=(scaler,))
 
 
 def _rows(inputs: Inputs) -> Rows:

@@ -6,6 +6,7 @@ Computed in double precision on one thread, so that the bits do not depend on th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -59,13 +60,7 @@ def zca_whiten(training: Inputs) -> Apply:
         gains = 1 / np.sqrt(variance + floor) - rest
         turn = (fitted.components_.T * gains) @ fitted.components_
 
-    def transform(inputs: Inputs) -> Inputs:
-        with threadpool_limits(1):
-            centred = _rows(inputs) - fitted.mean_
-            white: Inputs = (centred @ turn + rest * centred).astype(np.float32)
-        return white.reshape(inputs.shape)
-
-    return transform
+    return functools.partial(whitened, mean=fitted.mean_, turn=turn, rest=rest)
 
 
 def _projection(name: str, training: Inputs, *, whiten: bool) -> Apply:
@@ -73,12 +68,26 @@ def _projection(name: str, training: Inputs, *, whiten: bool) -> Apply:
     with threadpool_limits(1):
         fitted = _fitted(name, training, VARIANCE, whiten=whiten)
 
-    def transform(inputs: Inputs) -> Inputs:
-        with threadpool_limits(1):
-            projected: Inputs = np.ascontiguousarray(fitted.transform(_rows(inputs)), dtype=np.float32)
-        return projected.reshape(*inputs.shape[:2], -1) if inputs.ndim == 3 else projected
+    return functools.partial(projected, on=fitted)
 
-    return transform
+
+def whitened(inputs: Inputs, *, mean: Rows, turn: Rows, rest: float) -> Inputs:
+    """Apply a fitted `zca_whiten`: turn what is centred, and scale by `rest` what lies outside."""
+    with threadpool_limits(1):
+        centred = _rows(inputs) - mean
+        white: Inputs = (centred @ turn + rest * centred).astype(np.float32)
+    return white.reshape(inputs.shape)
+
+
+def projected(inputs: Inputs, *, on: PCA) -> Inputs:
+    """Apply a fitted `pca` or `pca_whiten`."""
+    with threadpool_limits(1):
+        rows: Inputs = np.ascontiguousarray(on.transform(_rows(inputs)), dtype=np.float32)
+    return rows.reshape(*inputs.shape[:2], -1) if inputs.ndim == 3 else rows
+
+
+APPLIED = (whitened, projected)
+"""What fitted transforms of this module are partial applications of: see transforms.Apply."""
 
 
 def _fitted(name: str, training: Inputs, components: float | None, *, whiten: bool = False) -> PCA:

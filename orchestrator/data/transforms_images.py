@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -23,15 +24,7 @@ _FLOOR = 0.01
 def global_contrast(training: Inputs) -> Apply:
     """Give each image mean 0 and deviation 1 over all its pixels and channels (Coates, Lee and Ng 2011)."""
     _refuse_others("global_contrast", training)
-    floor = _FLOOR * _deviation(training)
-
-    def transform(inputs: Inputs) -> Inputs:
-        values = inputs.astype(np.float64)
-        values -= values.mean(axis=(1, 2, 3), keepdims=True)
-        values /= np.maximum(values.std(axis=(1, 2, 3), keepdims=True), floor)
-        return values.astype(np.float32)
-
-    return transform
+    return functools.partial(contrast_of_image, floor=_FLOOR * _deviation(training))
 
 
 def local_contrast(training: Inputs) -> Apply:
@@ -41,22 +34,35 @@ def local_contrast(training: Inputs) -> Apply:
     deviation, that mean is taken, so that flat regions are not blown up.
     """
     _refuse_others("local_contrast", training)
-    floor = _FLOOR * _deviation(training)
+    return functools.partial(contrast_of_window, floor=_FLOOR * _deviation(training))
+
+
+def contrast_of_image(inputs: Inputs, *, floor: float) -> Inputs:
+    """Apply a fitted `global_contrast`, whose least deviation is `floor`."""
+    values = inputs.astype(np.float64)
+    values -= values.mean(axis=(1, 2, 3), keepdims=True)
+    values /= np.maximum(values.std(axis=(1, 2, 3), keepdims=True), floor)
+    return values.astype(np.float32)
+
+
+def contrast_of_window(inputs: Inputs, *, floor: float) -> Inputs:
+    """Apply a fitted `local_contrast`, whose least deviation is `floor`."""
+    values = inputs.astype(np.float64)
+    values -= _neighbourhood(values)
+    around = np.sqrt(_neighbourhood(values**2))
+    least = np.maximum(around.mean(axis=(1, 2, 3), keepdims=True), floor)
+    normalized: Inputs = (values / np.maximum(around, least)).astype(np.float32)
+    return normalized
+
+
+APPLIED = (contrast_of_image, contrast_of_window)
+"""What fitted transforms of this module are partial applications of: see transforms.Apply."""
+
+
+def _neighbourhood(values: NDArray[np.float64]) -> NDArray[np.float64]:
     deviation, radius = WINDOW
-
-    def neighbourhood(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        smooth = gaussian_filter(values.mean(axis=1), (0, deviation, deviation), radius=(0, radius, radius))
-        return np.asarray(smooth)[:, None]
-
-    def transform(inputs: Inputs) -> Inputs:
-        values = inputs.astype(np.float64)
-        values -= neighbourhood(values)
-        around = np.sqrt(neighbourhood(values**2))
-        least = np.maximum(around.mean(axis=(1, 2, 3), keepdims=True), floor)
-        normalized: Inputs = (values / np.maximum(around, least)).astype(np.float32)
-        return normalized
-
-    return transform
+    smooth = gaussian_filter(values.mean(axis=1), (0, deviation, deviation), radius=(0, radius, radius))
+    return np.asarray(smooth)[:, None]
 
 
 def _deviation(training: Inputs) -> float:
