@@ -11,7 +11,9 @@ import click
 
 from orchestrator import __version__
 from orchestrator.commands.checking import check
+from orchestrator.commands.combining import ensemble
 from orchestrator.commands.driving import advance, cron, submit
+from orchestrator.commands.handing_over import export, predict
 from orchestrator.commands.inspecting import inspect
 from orchestrator.commands.machine import doctor
 from orchestrator.commands.sweeps import (
@@ -54,7 +56,7 @@ def main() -> None:
     """
 
 
-for _command in (inspect, check, advance, submit, cron, doctor):
+for _command in (inspect, check, advance, submit, cron, doctor, ensemble, export, predict):
     main.add_command(_command)
 
 
@@ -152,7 +154,8 @@ def status(directory: Path, as_json: bool, watch: bool) -> None:
     from orchestrator.control.drive import observe, owner
     from orchestrator.control.journal import last_line
     from orchestrator.control.submit import driver_log, handed_over
-    from orchestrator.report.terminal import standing_view
+    from orchestrator.report.terminal import ensemble_view, standing_view
+    from orchestrator.sweep.files import read_json
 
     sweep = open_target(directory, ())
     standing = observe(sweep)
@@ -164,6 +167,8 @@ def status(directory: Path, as_json: bool, watch: bool) -> None:
         _watch(screen, sweep)
         return
     screen.print(standing_view(standing, _spaces(sweep)))
+    if sweep.directory.ensemble_result.exists():
+        screen.print(ensemble_view(read_json(sweep.directory.ensemble_result)))
     for sentence in _diagnoses(sweep):
         click.echo(sentence)
     if standing.message:
@@ -283,7 +288,7 @@ def retry(directory: Path) -> None:
 def _show_scripts(planned: Planned, as_json: bool) -> None:
     from orchestrator.control.scripts import scripts
 
-    shown = scripts(planned.plan, planned.config.slurm, planned.directory)
+    shown = scripts(planned.plan, planned.config, planned.directory)
     if as_json:
         click.echo(json.dumps(shown, indent=1))
         return
@@ -339,8 +344,7 @@ def _end(console: Console, sweep: Sweep, decision: Decision) -> None:
     ensemble = read_json(result) if result.exists() else None
     if decision.state == "done":
         show_end(console, standing, ensemble, _spaces(sweep), short(sweep.directory.path))
-        failed = next((p for p in standing.phases if p.kind == "ensemble" and p.failed), None)
-        if failed is not None:
+        if ensemble is None and any(phase.kind == "ensemble" for phase in standing.phases):
             click.echo(
                 f"error: the ensemble failed: see orchestrate results and {sweep.directory.logs}", err=True
             )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from commands import assert_finished, orchestrate
 from orchestrator.cli import main
+from orchestrator.schema import COMBINE, MEMBERS, MOMENTS, EnsembleConfig, FinalConfig, StudentConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,9 +52,9 @@ def test_the_version_is_in_the_changelog() -> None:
 
 def test_every_row_of_the_practice_names_what_is_there() -> None:
     text = (ROOT / "docs" / "practice.md").read_text()
-    rows = re.findall(r"^\| ([B-E]\d+(?:, [B-E]\d+)*) \|(.*)\|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| ([B-F]\d+(?:, [B-F]\d+)*) \|(.*)\|$", text, re.MULTILINE)
     named = {row for rows_of_line, _ in rows for row in rows_of_line.split(", ")}
-    most = {"B": 10, "C": 12, "D": 8, "E": 10}
+    most = {"B": 10, "C": 12, "D": 8, "E": 10, "F": 8}
     assert {f"{part}{number}" for part, last in most.items() for number in range(1, last + 1)} <= named
     for test in set(re.findall(r"\btest_\w+", text)):
         assert (ROOT / "tests" / f"{test}.py").exists(), test
@@ -61,3 +63,13 @@ def test_every_row_of_the_practice_names_what_is_there() -> None:
     for name in experiments:
         assert name in text, f"{name} stands in no row"
         assert f"figures/{name}.svg" in results, f"{name} has no result"
+
+
+def test_every_key_of_final_runs_and_ensembles_is_explained() -> None:
+    text = (ROOT / "docs" / "ensembles.md").read_text()
+    words = set(re.findall(r"\w+", text))
+    for config in (FinalConfig, EnsembleConfig, StudentConfig):
+        assert {field.name for field in fields(config)} <= words
+    assert {*MEMBERS, *COMBINE, *MOMENTS} <= words
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / "docs" / path).exists(), path

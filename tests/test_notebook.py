@@ -42,7 +42,7 @@ def test_the_notebook_draws_a_finished_sweep(tmp_path: Path, monkeypatch: pytest
     assert sum(PLOTLY in output.get("data", {}) for output in shown) == 5
     assert not [output for output in shown if output.get("name") == "stderr"]
     tables = "".join(output.get("data", {}).get("text/html", "") for output in shown)
-    assert "best_single" in tables
+    assert "best single model" in tables
     assert "ValueError: bad" in tables
 
 

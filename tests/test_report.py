@@ -18,7 +18,8 @@ import orchestrator
 from made_sweep import HOSTILE, make_sweep
 from orchestrator import Results, UserError
 from orchestrator.report import figures
-from orchestrator.report.html import number, page, script_json, write_report
+from orchestrator.report.html import page, write_report
+from orchestrator.report.markup import number, script_json
 from orchestrator.results.analysis import failures, final_settings, matched, spearman, standing, thinned
 from orchestrator.results.compact import compact
 from orchestrator.sweep.directory import SweepDirectory

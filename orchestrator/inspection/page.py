@@ -19,8 +19,9 @@ from orchestrator.inspection.examine import Inspection
 from orchestrator.inspection.finding import NOTE, PROBLEM, WARNING
 from orchestrator.inspection.raw import IMAGES, TABLE
 from orchestrator.report import figures
-from orchestrator.report.html import PAGE, SCRIPT, STYLE, Markup, plotly_source, script_json, section, table
-from orchestrator.report.html import plot as drawn
+from orchestrator.report.markup import Markup, script_json, section, table
+from orchestrator.report.markup import plot as drawn
+from orchestrator.report.shell import PAGE, SCRIPT, STYLE, plotly_source
 from orchestrator.sweep.files import write_atomic
 
 MOST_COLUMNS, MOST_PLOTS = 200, 12

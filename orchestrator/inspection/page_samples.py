@@ -13,7 +13,7 @@ from orchestrator.inspection.duplicates import PARTS
 from orchestrator.inspection.examine import Inspection
 from orchestrator.inspection.outliers import strange
 from orchestrator.inspection.raw import IMAGES, TABLE, TOKENS
-from orchestrator.report.html import table
+from orchestrator.report.markup import table
 
 MOST_CLASSES, OF_EACH = 20, 12
 MOST_SHOWN = 48  # suspects, outliers

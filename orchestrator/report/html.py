@@ -6,21 +6,21 @@ compressed. Every string of the user's is escaped, and only scripts that carry t
 
 from __future__ import annotations
 
-import base64
-import gzip
 import html
 import json
 import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from orchestrator.report import checks, diagnosis, figures, trust
+from orchestrator.report.ensemble import ensemble_parts
+from orchestrator.report.markup import Markup, number, plot, script_json, section, table
+from orchestrator.report.shell import PAGE, SCRIPT, STYLE, plotly_source
 from orchestrator.results.analysis import (
     failures,
     final_settings,
@@ -41,10 +41,6 @@ CONTROLS = (
     "A setting at one stage and, promoted, at the next. Controls were promoted although not among the best."
 )
 MOST_BEST, MOST_FAILURES, MOST_ERROR = 10, 20, 4000  # settings, kinds of failure, characters of an error
-
-
-class Markup(str):
-    """Text that is HTML already; anything else is escaped by `cell`."""
 
 
 def write_report(sweep: Path) -> Path:
@@ -74,7 +70,7 @@ def page(results: Results, now: float) -> str:
         _drawn("Learning-rate range test", RANGE_TEST, checks.range_test_figures(results)),
         section("Stages", _stages(results), plot(figures.funnel(results).update_layout(title_text=None))),
         section("Best settings", _best(results)),
-        section("Final runs and ensemble", _ensemble(results)),
+        section("Final runs and ensemble", _finals(results), ensemble_parts(results.ensemble or {})),
         section("Ranges and why", _ranges(results)),
         section("What matters", table(*trust.importance_table(results))),
         section("How far rankings carry over", table(*trust.agreement_table(results))),
@@ -99,66 +95,9 @@ def page(results: Results, now: float) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def plotly_source() -> str:
-    """Return plotly.js, compressed: it is most of the page."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)).decode()
-
-
-def script_json(text: str) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def plot(figure: go.Figure) -> str:
-    """Return a figure as the page draws it: its place, and what goes there."""
-    height = figure.layout.height or 400
-    figure.update_layout(template=None)  # the page sets the light or the dark one
-    return (
-        f'<div class="plot" style="min-height:{height}px"></div>'
-        f'<script type="application/json">{script_json(figure.to_json())}</script>'
-    )
-
-
-def section(title: str, *parts: str) -> str:
-    """Return a part of the page under its title; nothing where there is nothing to show."""
-    content = "".join(parts)
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
-
-
 def _drawn(title: str, caption: str, drawn: Iterable[go.Figure]) -> str:
     plots = [f'<div class="card">{plot(figure)}</div>' for figure in drawn if len(figure.data)]
     return section(title, f"<p>{caption}</p>", f'<div class="grid">{"".join(plots)}</div>') if plots else ""
-
-
-def cell(value: object) -> str:
-    """Return a table's cell: markup as it is, numbers short, anything else escaped."""
-    if isinstance(value, Markup):
-        return f"<td>{value}</td>"
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return f'<td class="number">{number(value)}</td>'
-    text = str(value)
-    return f"<td{' class=short' if len(text) < 28 else ''}>{html.escape(text)}</td>"
-
-
-def number(value: float | None) -> str:
-    """Return a number with what matters of it; none, or NaN, is a dash."""
-    if value is None or math.isnan(value):
-        return "–"
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return f"{int(value):,}"
-    return f"{value:.4g}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table that scrolls sideways on a narrow screen; nothing where there are no rows."""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
-    if not body:
-        return ""
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _header(results: Results, now: float) -> str:
@@ -242,42 +181,6 @@ def _finals(results: Results) -> str:
     return table(["setting", *(str(name) for name in settings.columns)], rows)
 
 
-def _ensemble(results: Results) -> str:
-    found = results.ensemble
-    if found is None:
-        return _finals(results)
-    names = {
-        "best_single": "best single checkpoint",
-        "average_member": "average member",
-        "ensemble": "ensemble",
-    }
-    sides = [found.get("validation") or {}, found.get("test") or {}]
-    rows = [
-        [name, *(side.get(key) for side in sides)]
-        for key, name in names.items()
-        if any(key in side for side in sides)
-    ]
-    same = ("seed", "step", "weight")
-    columns = {"member": "trial_id", "setting": "setting_id"} | {key: key for key in same}
-    members = [[one.get(key) for key in columns.values()] for one in found.get("members", [])]
-    samples = f" ({number(found['test_samples'])} samples)" if found.get("test_samples") else ""
-    combine = html.escape(str(found.get("combine", "")))
-    note = (
-        f"<p>{len(members)} members of {number(found.get('candidates'))} candidates, chosen on validation "
-        f"data ({combine}); the held-out test data{samples} were read once, at the end.</p>"
-    )
-    score = str(found.get("score", "score"))
-    return "".join(
-        [
-            _finals(results),
-            "<h3>Ensemble</h3>",
-            note,
-            table([score, "validation", "held-out test"], rows),
-            table(list(columns), members),
-        ]
-    )
-
-
 def _ranges(results: Results) -> str:
     stages = [stage for stage in results.stages if stage in results.spaces]
     names = dict.fromkeys(name for stage in stages for name in results.spaces[stage])
@@ -355,84 +258,3 @@ def _failures(results: Results) -> str:
         rows.append([len(kind), Markup(f"<details>{folded}</details>"), stages, kind["trial_id"].iloc[0]])
     more = f"<p>{len(kinds) - MOST_FAILURES} more kinds.</p>" if len(kinds) > MOST_FAILURES else ""
     return table(["trials", "error", "stages", "for example"], rows) + more
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #22262e; --dim: #626a78;
-  --back: #f6f7f9; --card: #fff; --line: #dfe3e9; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #d7dae0; --dim: #949cab; --back: #14161a; --card: #1c1f25; --line: #31353e; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--ink); line-height: 1.45;
-  font: 15px/1.45 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 1240px; margin: 0 auto; padding: 20px 16px 60px; }
-h1 { margin: 0; font-size: 26px; overflow-wrap: anywhere; } h2 { margin: 0 0 12px; font-size: 18px; }
-h3 { font-size: 15px; margin: 18px 0 4px; } p { margin: 4px 0 12px; color: var(--dim); }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px;
-  margin-top: 16px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
-.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 10px 14px; }
-.tiles b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
-.tiles span, small { color: var(--dim); font-size: 12.5px; overflow-wrap: anywhere; }
-td small { display: block; max-width: 26em; min-width: 11em; } summary { cursor: pointer; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 12px; }
-.card, .plot { min-width: 0; } .key { white-space: nowrap; margin-left: 8px; }
-.key i { display: inline-block; width: 9px; height: 9px; border-radius: 5px; margin-right: 4px; }
-.scroll { overflow-x: auto; margin-bottom: 10px; }
-table { border-collapse: collapse; min-width: 50%; }
-th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  max-width: 34em; overflow-wrap: break-word; }
-th { color: var(--dim); font-weight: 600; font-size: 13px; }
-td.number { font-variant-numeric: tabular-nums; } td.number, td.short { white-space: nowrap; }
-.pictures { display: flex; flex-wrap: wrap; gap: 10px; } figure { margin: 0; width: 84px; }
-figure img { width: 84px; image-rendering: pixelated; border-radius: 4px; display: block; }
-figcaption { color: var(--dim); font-size: 12px; overflow-wrap: anywhere; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12.5px; }
-"""
-
-# Figures are drawn when they come near the screen, so that a long page opens at once.
-SCRIPT = """
-const dark = matchMedia('(prefers-color-scheme: dark)'), drawn = new Set();
-const templates = JSON.parse(document.getElementById('templates').textContent);
-const look = () => templates[dark.matches ? 'dark' : 'light'];
-function draw(plot) {
-  if (drawn.has(plot)) return;
-  drawn.add(plot);
-  const figure = JSON.parse(plot.nextElementSibling.textContent);
-  figure.layout.template = look();
-  Plotly.newPlot(plot, figure.data, figure.layout, {responsive: true, displayModeBar: false});
-}
-async function start() {
-  const packed = atob(document.getElementById('plotly').textContent);
-  const bytes = Uint8Array.from(packed, letter => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
-  const script = document.createElement('script');
-  script.nonce = window.pageNonce;
-  script.textContent = await new Response(stream).text();
-  document.head.append(script);
-  const near = new IntersectionObserver(
-    seen => seen.forEach(one => one.isIntersecting && draw(one.target)), {rootMargin: '600px'});
-  document.querySelectorAll('.plot').forEach(plot => near.observe(plot));
-  addEventListener('beforeprint', () => document.querySelectorAll('.plot').forEach(draw));
-  dark.addEventListener('change', () => drawn.forEach(plot => Plotly.relayout(plot, {template: look()})));
-}
-start().catch(problem => document.querySelectorAll('.plot').forEach(
-  plot => { plot.textContent = 'The figures need a newer browser: ' + problem; plot.style.minHeight = 0; }));
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'nonce-{nonce}'; \
-style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><main><header>{header}</header>
-{body}
-</main>
-<script type="application/json" id="templates">{templates}</script>
-<script type="application/octet-stream" id="plotly">{plotly}</script>
-<script nonce="{nonce}">window.pageNonce = "{nonce}";{script}</script>
-</body></html>
-"""

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from orchestrator.control.decide import Action, Freeze, MarkLost, Reconcile, Submit
 from orchestrator.control.standing import Standing
+from orchestrator.planning.plan import Phase
 from orchestrator.report.terminal import duration, standing_view
+from orchestrator.sweep.directory import ENSEMBLE
 
 # A log file wants a line now and then, not every half second.
 LOG_SECONDS = 10.0
@@ -68,10 +70,19 @@ class Progress:
                 self.note(f"{phase.name}: settling the interrupted submission {submission.intent.token}")
             case Freeze(phase, wave):
                 part = f" (wave {wave + 1} of {len(phase.wave_sizes)})" if len(phase.wave_sizes) > 1 else ""
-                self.note(f"{phase.name}: choosing its settings{part}")
+                self.note(f"{phase.name}: {_begins(phase, wave) or f'choosing its settings{part}'}")
             case _:
                 pass  # the others are over before a person has read of them
 
     def note(self, text: str) -> None:
         """Print a line above the live view."""
         self._console.print(Text(text, style="dim"))
+
+
+def _begins(phase: Phase, wave: int) -> str:
+    """Say what a wave of the ensemble does; nothing for other phases, whose waves draw settings."""
+    if phase.kind != ENSEMBLE:
+        return ""
+    if wave == len(phase.wave_sizes) - 1:
+        return "measuring it" if wave > 1 else "choosing members and measuring"
+    return ("predicting with the final runs' checkpoints", "choosing members", "training students")[wave]

@@ -18,9 +18,11 @@ from orchestrator.control.standing import PhaseStanding, Standing
 from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
 from orchestrator.planning.narrowing.trust import describe
 from orchestrator.planning.plan import Phase, Plan
+from orchestrator.report.ensemble_words import summary_rows
 from orchestrator.space import Parameter, show
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TRAINED
 
+WITHOUT_STUDENTS = 2  # waves of the ensemble: predictions, then the choice with its measurement
 _COLOURS = {DONE: "green", PAUSED: "red", STUCK: "red", CANCELLED: "yellow"}
 
 
@@ -107,16 +109,17 @@ def _ladder_row(phase: Phase) -> list[str]:
 
 def _story(phase: Phase, after: Phase | None) -> str:
     if phase.kind == ENSEMBLE:
-        return "combines checkpoints chosen on validation data, then reads the test data once"
+        predicted = "every kept checkpoint predicts validation and test data"
+        taught = ", and teaches students" if phase.waves > WITHOUT_STUDENTS else ""
+        return f"{predicted}; validation data choose{taught}; then the test data's labels are read once"
     if phase.kind == CHECKS:
         tested = ", and tests which learning rates are worth a search" if phase.trials > 1 else ""
         return f"looks at the set-up on the first stage's data, and stops the sweep if it is unsound{tested}"
     if phase.kind == FINAL:
         seeds = phase.trials // phase.survivors
-        kept = phase.scale.checkpoints
         best = "the best setting" if phase.survivors == 1 else f"the best {phase.survivors} settings"
         waves = f", chosen in {phase.waves} waves" if phase.waves > 1 else ""
-        return f"{best} from {seeds} seed{'s' * (seeds > 1)}{waves}, {kept} checkpoints kept of each run"
+        return f"{best} from {seeds} seed{'s' * (seeds > 1)}{waves}, {_kept(phase.scale.checkpoints)}"
     new = phase.trials - phase.survivors - phase.controls
     promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
     text = f"{promoted}{new} new settings by {phase.sampler}"
@@ -127,6 +130,13 @@ def _story(phase: Phase, after: Phase | None) -> str:
     if after is not None and after.kind == STAGE:
         return f"{text}; then every range is narrowed to where the best {phase.keep:.0%} were"
     return f"{text}; then the best go on to full scale" if after is not None else text
+
+
+def _kept(checkpoints: int | Sequence[str]) -> str:
+    """Return what is kept of each run: so many checkpoints, or those of the moments."""
+    if isinstance(checkpoints, int):
+        return f"{checkpoints} checkpoint{'s' * (checkpoints != 1)} kept of each run"
+    return f"checkpoints kept of each run: {', '.join(checkpoints)}"
 
 
 def _limits(parameter: Parameter) -> str:
@@ -261,12 +271,13 @@ def show_end(
     console.print(summary)
 
 
+def ensemble_view(ensemble: Mapping[str, Any]) -> Table:
+    """Return what an ensemble came to, in a few lines."""
+    summary = Table.grid(padding=(0, 2))
+    _add_figures(summary, ensemble)
+    return summary
+
+
 def _add_figures(summary: Table, ensemble: Mapping[str, Any]) -> None:
-    score = str(ensemble["score"]).replace("_", " ")
-    validation, test = ensemble["validation"], ensemble["test"]
-    for kind, label in (("best_single", "best single model"), ("ensemble", "ensemble")):
-        text = f"validation {score} {validation[kind]:.4f}, held-out test {score} [bold]{test[kind]:.4f}[/]"
-        if kind == "ensemble":
-            distinct = len(ensemble["members"])
-            text += f" ({distinct} of {ensemble['candidates']} checkpoints)"
-        summary.add_row(label, text)
+    for about, text in summary_rows(ensemble):
+        summary.add_row(about, escape(text))

@@ -19,6 +19,8 @@ from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.files import read_json
 from orchestrator.sweep.records import PRUNED
 
+NEWEST_ENSEMBLE = 2  # version of ensemble.json
+
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -38,7 +40,7 @@ class Results:
         spaces: for each stage that has been planned, its ranges: parameter to kind, low, high, log or
             values, and reason, as in `space.json`.
         plan: `plan.json`.
-        ensemble: what the ensemble step chose and measured; None until it has.
+        ensemble: what the ensemble step chose and measured, as in `ensemble.json`; None until it has.
     """
 
     path: Path
@@ -124,8 +126,29 @@ def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:
         curves=curves,
         spaces={name: read_json(path)["parameters"] for name, path in spaces.items() if path.exists()},
         plan=plan,
-        ensemble=read_json(sweep.ensemble_result) if sweep.ensemble_result.exists() else None,
+        ensemble=read_ensemble(sweep),
     )
+
+
+def read_ensemble(sweep: SweepDirectory) -> Mapping[str, Any] | None:
+    """Return what the ensemble step chose and measured, of either version; None until it has.
+
+    Raises:
+        UserError: the file is damaged, or a newer version wrote it.
+    """
+    path = sweep.ensemble_result
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if not isinstance(found, Mapping):
+        raise UserError("this is no result of an ensemble", file=path, hint="Run: orchestrate ensemble DIR")
+    if not isinstance(version := found.get("version", 1), int) or version > NEWEST_ENSEMBLE:
+        raise UserError(
+            f"version {version} of this file is newer than this program, which reads {NEWEST_ENSEMBLE}",
+            file=path,
+            hint="Update the orchestrator",
+        )
+    return found
 
 
 def _read_table(files: Mapping[str, Path], stages: Iterable[str], schema: pa.Schema) -> pd.DataFrame:
