@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from commands import assert_finished, orchestrate
+from commands import orchestrate, status
+from orchestrator.sweep.files import read_json
 
 SWEEP = """
 defaults: [sweep, {jobs: regress}, {datasets: diabetes}, {slurm: local}, _self_]
@@ -21,13 +22,20 @@ checks: {enabled: false}
 """
 
 
-def test_values_are_swept_without_an_ensemble(tmp_path: Path) -> None:
+def test_values_are_swept_and_combined(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     orchestrate("run", "sweep.yaml", cwd=tmp_path)
     sweep = tmp_path / "sweeps" / "values"
-    assert_finished(sweep, 3)
+    assert status(sweep)["state"] == "done"
     trials = pd.read_parquet(sweep / "results" / "trials")
     assert set(trials["stage"]) == {"only", "final"}
     # 1 is what the mean of the training targets gets.
     assert (trials["metric.val/loss"] < 1.5).all()
     assert [path.name for path in sweep.rglob("*.pt")].count("epoch-0003.pt") == 1
+    ensemble = read_json(sweep / "ensemble" / "ensemble.json")
+    assert (ensemble["task"], ensemble["score"], ensemble["mode"]) == ("regression", "mse", "min")
+    # In the data's own units, whose variance is about 5,900.
+    assert 2000 < ensemble["test"]["ensemble"] < 12_000
+    low, high = ensemble["test_intervals"]["ensemble"]
+    assert low < ensemble["test"]["ensemble"] < high
+    assert "calibration" not in ensemble
