@@ -46,7 +46,8 @@ from orchestrator.sweep.directory import SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts, checked_path, read_phase
 from orchestrator.sweep.files import write_json
 from orchestrator.sweep.submissions import Receipt, read_submissions
-from orchestrator.worker.batch import Batch, RecordWriter, run_batch
+from orchestrator.worker.assigned import Batch, RecordWriter
+from orchestrator.worker.batch import run_batch
 from orchestrator.worker.task import Task
 
 EPOCH = 1_780_000_000.0

@@ -44,7 +44,8 @@ from orchestrator.sweep.submissions import (
     write_abandoned,
     write_intent,
 )
-from orchestrator.worker.batch import Batch, RecordWriter, run_batch
+from orchestrator.worker.assigned import Batch, RecordWriter
+from orchestrator.worker.batch import run_batch
 from orchestrator.worker.task import Task, tasks_of
 
 SIMULATED, LOCAL, SLURM = "simulated", "local", "slurm"

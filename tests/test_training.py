@@ -27,11 +27,12 @@ from orchestrator.training.batching import batch_sizes, joined, samples
 from orchestrator.training.build import build_run, load_fold
 from orchestrator.training.checkpoints import UnreadableCheckpoint
 from orchestrator.training.largest import _power_below
-from orchestrator.training.loop import Training, fit
+from orchestrator.training.loop import fit
 from orchestrator.training.metrics import CLASSIFIED, REGRESSED, gain, measure
 from orchestrator.training.moments import kept_epochs
 from orchestrator.training.precision import choose_dtype
 from orchestrator.training.settings import JobSettings, read_job
+from orchestrator.training.training import Training
 from trained import ROOT, FakeTrial, catalogue, job, same_weights, weights
 
 SMALL: dict[str, Any] = {"dataset.fraction": 0.2, "dataset.classes": 3, "epochs": 4, "model.dropout": 0.2}

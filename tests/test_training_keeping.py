@@ -24,11 +24,11 @@ from orchestrator.training import supervised
 from orchestrator.training.build import build_run, load_fold
 from orchestrator.training.moments import Moments, cycle_ends, moments
 from orchestrator.training.optimizers import build_optimizer
-from orchestrator.training.plateau import Plateau, judged, watched
+from orchestrator.training.plateau import judged, watched
 from orchestrator.training.room import member_bytes, state_bytes
 from orchestrator.training.schedules import build_schedule
 from orchestrator.training.settings import JobSettings, OptimizerSettings, ScheduleSettings, read_job
-from orchestrator.training.stopping import Best
+from orchestrator.training.stopping import Best, Plateau
 from orchestrator.worker.shortage import out_of_disk
 from orchestrator.worker.trial import Trial, always
 from trained import FakeTrial, job, same_weights

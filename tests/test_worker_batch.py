@@ -18,7 +18,8 @@ from orchestrator.sweep.files import write_json
 from orchestrator.sweep.provenance import provenance_path
 from orchestrator.sweep.records import COMPLETED, FAILED, MEMORY, NO_PROGRESS
 from orchestrator.sweep.submissions import Refusal, write_abandoned
-from orchestrator.worker.batch import Batch, RecordWriter, run_batch
+from orchestrator.worker.assigned import Batch, RecordWriter
+from orchestrator.worker.batch import run_batch
 from orchestrator.worker.task import Task
 
 TRAIN = "def train(config, trial):\n    return {'score': 0.5}\n"
@@ -149,8 +150,7 @@ def test_a_trial_that_gets_no_further_fails_and_the_others_run(tmp_path: Path) -
 def test_a_line_after_one_that_was_cut_short_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = made_task(tmp_path, TRAIN, ["a"])
-    writer = RecordWriter(tmp_path / "r", Task(str(task.directory.path), STAGE, "only", 1, 0))
+    writer = RecordWriter(tmp_path / "r", 1, 0)
     written = os.write
 
     def full(handle: int, data: bytes) -> int:

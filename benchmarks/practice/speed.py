@@ -31,8 +31,9 @@ from torch.nn.functional import cross_entropy
 from orchestrator.data.dataset import open_dataset
 from orchestrator.diagnosis.watch import Watch
 from orchestrator.training.build import Fold, build_run, load_fold
-from orchestrator.training.loop import Training, fit
+from orchestrator.training.loop import fit
 from orchestrator.training.settings import JobSettings, ModelSettings
+from orchestrator.training.training import Training
 
 CPU = torch.device("cpu")
 Loop = Callable[["Case"], Callable[[], object]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,9 +15,7 @@ from orchestrator.training.moments import Moments, moments
 from orchestrator.training.process_states import process_states
 from orchestrator.training.room import check_room
 from orchestrator.training.stopping import GO_ON
-
-if TYPE_CHECKING:
-    from orchestrator.training.loop import Training
+from orchestrator.training.training import Training
 
 
 def kept_moments(training: Training) -> Moments:

@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from orchestrator.diagnosis.finding import NO_PLATEAU, PLATEAU, WAITING, Finding, finding
 from orchestrator.training.metrics import gain, selected
-from orchestrator.training.stopping import REPORT, Best
-
-if TYPE_CHECKING:
-    from orchestrator.training.loop import Training
-
-
-@dataclass(slots=True)
-class Plateau:
-    """A stretch of epochs in which patience came to its end.
-
-    Attributes:
-        since: the last epoch that was better.
-        until: the next one that was; None while there is none.
-        before: the metrics of the epoch `since`.
-    """
-
-    since: int
-    until: int | None
-    before: dict[str, float]
+from orchestrator.training.stopping import REPORT, Best, Plateau
+from orchestrator.training.training import Training
 
 
 def look_for_plateau(training: Training) -> None:

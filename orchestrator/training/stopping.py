@@ -52,6 +52,21 @@ class Best:
         self.metrics, self.updates, self.mark = state["metrics"], state["updates"], state["mark"]
 
 
+@dataclass(slots=True)
+class Plateau:
+    """A stretch of epochs in which patience came to its end.
+
+    Attributes:
+        since: the last epoch that was better.
+        until: the next one that was; None while there is none.
+        before: the metrics of the epoch `since`.
+    """
+
+    since: int
+    until: int | None
+    before: dict[str, float]
+
+
 def check_stopping(settings: StoppingSettings) -> None:
     """Refuse settings that mean nothing.
 

@@ -36,7 +36,7 @@ from orchestrator.training.build import build_run, load_fold, network, target_sc
 from orchestrator.training.checkpoints import load_member
 from orchestrator.training.distributed import ALONE, Peers
 from orchestrator.training.keeping import saved_state
-from orchestrator.training.loop import Training, Trial, fit
+from orchestrator.training.loop import fit
 from orchestrator.training.losses import logit_scale
 from orchestrator.training.meeting import met
 from orchestrator.training.metrics import selected
@@ -49,6 +49,7 @@ from orchestrator.training.scaling import REFERENCE_BATCH, check_scaling, resolv
 from orchestrator.training.settings import LARGEST, JobSettings, read_job
 from orchestrator.training.stopping import check_stopping
 from orchestrator.training.teacher import check_teacher, content_hash, taught
+from orchestrator.training.training import Training, Trial
 
 # Not used here: what sources and trials import when they are called, preloaded for the trials.
 _PRELOADED = (

@@ -2,104 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator import __version__
 from orchestrator.config import load_frozen
-from orchestrator.planning.plan import Phase
-from orchestrator.schema import SlurmConfig, SweepConfig, larger, processes, task_cores
+from orchestrator.schema import SlurmConfig, larger, processes
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import CHECKS, PhaseDirectory, SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts, read_phase, read_plan
 from orchestrator.sweep.provenance import git_commit
 from orchestrator.sweep.records import FAILED, MEMORY, Outcome
 from orchestrator.sweep.submissions import Intent, is_abandoned, read_intent
+from orchestrator.worker.assigned import Batch, RecordWriter
 from orchestrator.worker.ending import Ending, outcome_line
 from orchestrator.worker.gpu import gpu_name
 from orchestrator.worker.legs import no_progress, read_legs
-from orchestrator.worker.place import Place, own_place
+from orchestrator.worker.place import own_place
 from orchestrator.worker.sharing import runs_at_once
 from orchestrator.worker.task import Task
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """The trials that a task has to run, and all that running them takes.
-
-    `config.slurm` is what the task was given: the larger request, where it was submitted with that.
-
-    Attributes:
-        slots: trials that run side by side.
-        place: of this process among those that train one trial together.
-        meeting: the file by which these find each other.
-    """
-
-    directory: SweepDirectory
-    config: SweepConfig
-    phase: Phase
-    metric: str
-    todo: tuple[TrialSpec, ...]
-    slots: int = 1
-    place: Place = field(default_factory=Place)
-    meeting: Path = Path("meeting.json")
-
-    @property
-    def cores(self) -> int:
-        """The cores of this process."""
-        cores = task_cores(self.config.slurm)
-        # All cores of a machine are shared by all processes on it.
-        return cores if self.config.slurm.cpus_per_task else max(1, cores // self.place.local_count)
-
-    @property
-    def quiet(self) -> float | None:
-        """Seconds without a sign of life after which a trial is taken to hang; None: however long."""
-        minutes = self.config.slurm.quiet_minutes
-        return None if minutes is None else 60 * minutes
-
-
-class RecordWriter:
-    """Appends to the one record file of this task and attempt."""
-
-    def __init__(self, folder: Path, task: Task) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for attempt in range(10_000):
-            path = folder / f"{task.submission:04d}-{task.index:04d}-{attempt}.jsonl"
-            with contextlib.suppress(FileExistsError):
-                self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-                self.attempt = attempt
-                break
-        else:
-            raise RuntimeError(f"{folder} holds 10,000 attempts at one task")
-        self._synced, self._whole = time.monotonic(), True
-
-    def write(self, line: dict[str, Any]) -> None:
-        """Append one line; outcomes are flushed to disk, at most once a second."""
-        # After a line that a signal or a full disk cut short, the next one begins on a line of its own.
-        data = (b"" if self._whole else b"\n") + records.encode(line).encode()
-        self._whole = False
-        while data:
-            data = data[os.write(self._handle, data) :]
-        self._whole = True
-        if line["kind"] == "outcome" and time.monotonic() - self._synced > 1:
-            self._sync()
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._sync()
-        os.close(self._handle)
-
-    def _sync(self) -> None:
-        os.fsync(self._handle)
-        self._synced = time.monotonic()
-
 
 # Runs a batch, writing each trial's lines; returns how many ended in each state.
 Runner = Callable[[Batch, RecordWriter], dict[str, int]]
@@ -148,7 +75,7 @@ def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
     ]
     stuck = _stuck(todo, known, folder, config.slurm)
     batch = replace(batch, todo=tuple(spec for spec in todo if spec.trial_id not in stuck))
-    writer = RecordWriter(folder.records, task)
+    writer = RecordWriter(folder.records, task.submission, task.index)
     try:
         writer.write(_header(task, intent.token, writer.attempt, batch))
         for trial, (seconds, ending) in stuck.items():

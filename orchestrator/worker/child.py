@@ -29,7 +29,7 @@ from orchestrator.worker.shortage import out_of_disk, out_of_memory
 from orchestrator.worker.trial import Trial, always, as_number
 
 if TYPE_CHECKING:
-    from orchestrator.worker.batch import Batch
+    from orchestrator.worker.assigned import Batch
 
 # Makes a trial's process write down the stacks of its threads; no cluster and no library of training uses it.
 DUMP_SIGNAL = signal.SIGQUIT

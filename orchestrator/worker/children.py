@@ -32,7 +32,7 @@ from orchestrator.worker.shortage import killings
 
 if TYPE_CHECKING:
     from orchestrator.sweep.directory import TrialSpec
-    from orchestrator.worker.batch import Batch, RecordWriter
+    from orchestrator.worker.assigned import Batch, RecordWriter
 
 # How a silent child is ended: its stacks, the request, force; and seconds until the next of these. Even that
 # does not end a process that waits for a disk or a driver, so nobody waits for it after the last.

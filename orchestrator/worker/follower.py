@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.sweep.directory import TrialSpec
 from orchestrator.sweep.records import COMPLETED
-from orchestrator.worker.batch import Batch
+from orchestrator.worker.assigned import Batch
 from orchestrator.worker.child import DUMP_SIGNAL
 from orchestrator.worker.ending import Ending
 from orchestrator.worker.meeting import Leader, hear, tell

@@ -23,7 +23,7 @@ from orchestrator.worker.server import ForkServer, ServerLost
 from orchestrator.worker.shortage import killings
 
 if TYPE_CHECKING:
-    from orchestrator.worker.batch import Batch
+    from orchestrator.worker.assigned import Batch
 
 INTERRUPTED = "interrupted"
 

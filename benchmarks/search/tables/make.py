@@ -42,10 +42,11 @@ from orchestrator.space import parse_space
 from orchestrator.sweep.files import replace_atomic
 from orchestrator.training.batching import samples
 from orchestrator.training.build import build_run, load_fold
-from orchestrator.training.loop import Training, fit
+from orchestrator.training.loop import fit
 from orchestrator.training.metrics import measure
 from orchestrator.training.passes import outputs_for
 from orchestrator.training.settings import JobSettings, read_job
+from orchestrator.training.training import Training
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
     "mnist": table_sources.mnist,

@@ -10,7 +10,8 @@ from orchestrator.cluster.simulation.machine import Job, Machine, Work
 from orchestrator.cluster.simulation.steps import Pause, as_steps
 from orchestrator.sweep.directory import TrialSpec
 from orchestrator.sweep.records import COMPLETED
-from orchestrator.worker.batch import Batch, RecordWriter, run_batch
+from orchestrator.worker.assigned import Batch, RecordWriter
+from orchestrator.worker.batch import run_batch
 from orchestrator.worker.task import Task
 
 
