@@ -21,10 +21,10 @@ from orchestrator.ensemble.averaging import (
 )
 from orchestrator.ensemble.members import AVERAGE, Candidate
 from orchestrator.ensemble.soup import soup
-from orchestrator.ensemble.weights import parameters_of, plain_names, read_weights, write_weights
 from orchestrator.schema import JobConfig, SweepConfig
 from orchestrator.training import supervised
 from orchestrator.training.checkpoints import UnreadableCheckpoint, save
+from orchestrator.training.weights import parameters_of, plain_names, read_weights, write_weights
 from trained import FakeTrial, job, same_weights
 
 SETUP = "orchestrator.training.supervised.setup"

@@ -74,7 +74,7 @@ def test_files_of_others(wrap: str, tmp_path: Path) -> None:
         (None, "finetune.checkpoint: .*x.pt"),
         (b"half a file", "finetune.checkpoint: .*x.pt"),
         ({"elsewhere": torch.ones(3)}, r"nothing in it fits the model: it holds elsewhere \(3,\), and the"),
-        ({"epoch": 3}, "it holds no tensors"),
+        ({"epoch": 3}, "holds epoch, and no one state dict"),
         ([1, 2], "holds list"),
         ({"1.weight": torch.full((4, 6), torch.nan)}, "'1.weight' holds values that are not finite"),
     ],

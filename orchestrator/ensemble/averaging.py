@@ -19,9 +19,9 @@ from torch.optim.swa_utils import update_bn
 from orchestrator.checks.seeding import seeded
 from orchestrator.checks.setup import Setup, as_setup
 from orchestrator.ensemble.members import AVERAGE, Candidate
-from orchestrator.ensemble.weights import State, fill, plain_names, read_weights, write_weights
 from orchestrator.schema import SweepConfig
 from orchestrator.training.checkpoints import UnreadableCheckpoint
+from orchestrator.training.weights import State, fill, plain_names, read_weights, write_weights
 from orchestrator.worker.job import load_function
 
 # Of a run's checkpoints those that come after this share of the last one's steps: earlier ones are of a

@@ -10,11 +10,11 @@ from typing import Any
 from orchestrator.ensemble.members import Candidate
 from orchestrator.ensemble.scores import Merit, merit
 from orchestrator.ensemble.stored_library import SPLITS, VALIDATION, file_of, read_named
-from orchestrator.ensemble.weights import parameters_of, read_weights
 from orchestrator.planning.combining import LABELS, STUDENT, TRAINED_HERE
 from orchestrator.schema import SCORES, SweepConfig, student_sizes
 from orchestrator.sweep.directory import ENSEMBLE, SweepDirectory, read_waves
 from orchestrator.training.checkpoints import UnreadableCheckpoint
+from orchestrator.training.weights import parameters_of, read_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

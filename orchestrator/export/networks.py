@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from orchestrator.checks.setup import as_setup
 from orchestrator.data.dataset import Splits, open_dataset
 from orchestrator.data.source import CLASSIFICATION
-from orchestrator.ensemble.weights import State, fill, plain_names, read_weights
 from orchestrator.errors import UserError
 from orchestrator.export.program import Finished
 from orchestrator.export.sequences import unpacked
@@ -26,6 +25,7 @@ from orchestrator.training.build import network, target_scale
 from orchestrator.training.checkpoints import UnreadableCheckpoint
 from orchestrator.training.losses import logit_scale
 from orchestrator.training.settings import read_job
+from orchestrator.training.weights import State, fill, plain_names, read_weights
 from orchestrator.worker.job import load_function
 
 BUILT_IN = "orchestrator.training.supervised.predict"

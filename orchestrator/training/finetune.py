@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator.errors import UserError
-from orchestrator.training import checkpoints
+from orchestrator.training.checkpoints import UnreadableCheckpoint
 from orchestrator.training.settings import FinetuneSettings
+from orchestrator.training.weights import plain_names, read_weights
 
 _KEY = "finetune.checkpoint"
-# What wrappers (compiling, several GPUs) put in front of the names.
-_PREFIXES = ("_orig_mod.", "module.")
 
 
 def load(model: nn.Module, path: Path | str) -> tuple[str, ...]:
@@ -43,12 +42,11 @@ def load(model: nn.Module, path: Path | str) -> tuple[str, ...]:
     Raises:
         UserError: the file is missing or damaged, holds values that are not finite, or nothing in it fits.
     """
-    device = next((each.device for each in model.parameters()), torch.device("cpu"))
     try:
-        content = checkpoints.load(Path(path), device)
-    except checkpoints.UnreadableCheckpoint as error:
+        saved = plain_names(read_weights(Path(path)).state)
+    except UnreadableCheckpoint as error:
         raise UserError(str(error), key=_KEY) from error
-    saved, own = _tensors(content), model.state_dict()
+    own = model.state_dict()
     modules: dict[str, list[str]] = {}
     for name in own:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
@@ -68,6 +66,7 @@ def load(model: nn.Module, path: Path | str) -> tuple[str, ...]:
     for name in fitting:
         if not bool(torch.isfinite(saved[name]).all()):
             raise UserError(f"'{name}' holds values that are not finite", file=path, key=_KEY)
+    # It copies to wherever the model is.
     model.load_state_dict({**own, **{name: saved[name] for name in fitting}})
     return kept
 
@@ -172,19 +171,6 @@ def _units(module: nn.Module) -> Iterator[nn.Module]:
 def _only_normalizes(layer: list[nn.Module]) -> bool:
     """Say whether a layer has no weights but scales: a normalization in front of the first one."""
     return all(each.ndim <= 1 for module in layer for each in module.parameters())
-
-
-def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the state dict in a checkpoint, without what wrappers put in front of its names."""
-    for key in ("model", "state_dict", "model_state_dict"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    found = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    for prefix in _PREFIXES:
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
-    return found
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> str:
