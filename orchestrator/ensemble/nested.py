@@ -208,6 +208,13 @@ def _choose(score: str, methods: Sequence[str], values: dict[str, Values]) -> tu
 
 def _gain(method: Method) -> str:
     """Return in words whether a method gains over the best single model."""
+    gain, error = _short(method.gain), _short(method.gain_error)
     if method.gain > _CERTAIN * method.gain_error:
-        return f"it gains {method.gain:.3g} ± {method.gain_error:.2g} over the best single model"
-    return f"no gain over the best single model is certain ({method.gain:+.3g} ± {method.gain_error:.2g})"
+        return f"it gains {gain} ± {error} over the best single model"
+    sign = "+" if method.gain >= 0 else ""
+    return f"no gain over the best single model is certain ({sign}{gain} ± {error})"
+
+
+def _short(value: float) -> str:
+    """Return a number to two places or more, never with an exponent where it has no fraction to speak of."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
