@@ -298,6 +298,13 @@ def test_what_was_stopped_early_comes_after_all_that_ran_to_the_end(tmp_path: Pa
     assert orchestrator.load_results(sweep).best(2)["trial_id"].tolist() == ["b", "a"]
 
 
+def test_what_diverged_upwards_is_not_the_best(tmp_path: Path) -> None:
+    lines = [task(), start("a"), outcome("a", "diverged", acc=math.inf), start("b"), outcome("b", acc=0.4)]
+    sweep = small(tmp_path, {"1-0-1.jsonl": lines})
+    compact(sweep)
+    assert orchestrator.load_results(sweep).best(2)["trial_id"].tolist() == ["b"]
+
+
 def test_trials_of_later_waves_have_their_rows_and_are_planned(tmp_path: Path) -> None:
     lines = [task(), *(line for t in "abc" for line in (start(t), outcome(t, acc=0.5)))]
     sweep = small(tmp_path, {"1-0-1.jsonl": lines})

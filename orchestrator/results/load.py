@@ -71,20 +71,21 @@ class Results:
         return self.trials[self.trials["stage"] == stage]
 
     def best(self, n: int = 1, stage: str | None = None) -> pd.DataFrame:
-        """Return the n best trials, best first, of a stage or else of the last one with an objective.
+        """Return the n best trials, best first, of a stage or else of the last one with a finite objective.
 
         Objectives of different stages are not compared: they were measured on different problems.
 
         Raises:
             UserError: there is no such stage.
         """
-        measured = self.trials[self.trials["objective"].notna()]
+        # What diverged may have an infinite objective, which in one direction is larger than all.
+        measured = self.trials[np.isfinite(self.trials["objective"])]
         if stage is None:
             stage = next((name for name in reversed(self.stages) if (measured["stage"] == name).any()), None)
         if stage is None:
             return measured
         rows = self.at(stage)
-        rows = rows[rows["objective"].notna()]
+        rows = rows[np.isfinite(rows["objective"])]
         rows = rows.sort_values("objective", ascending=self.mode == "min", kind="stable")
         # What was stopped on its way has an early value, which is no result to compare.
         stopped = rows["state"] == PRUNED
