@@ -79,17 +79,18 @@ class Results:
             UserError: there is no such stage.
         """
         # What diverged may have an infinite objective, which in one direction is larger than all.
-        measured = self.trials[np.isfinite(self.trials["objective"])]
+        measured: pd.DataFrame = self.trials[np.isfinite(self.trials["objective"])]
         if stage is None:
             stage = next((name for name in reversed(self.stages) if (measured["stage"] == name).any()), None)
         if stage is None:
             return measured
         rows = self.at(stage)
-        rows = rows[np.isfinite(rows["objective"])]
+        rows = rows[np.isfinite(rows["objective"].to_numpy())]
         rows = rows.sort_values("objective", ascending=self.mode == "min", kind="stable")
         # What was stopped on its way has an early value, which is no result to compare.
         stopped = rows["state"] == PRUNED
-        return pd.concat([rows[~stopped], rows[stopped]]).head(n)
+        best: pd.DataFrame = pd.concat([rows[~stopped], rows[stopped]]).head(n)
+        return best
 
 
 def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:
