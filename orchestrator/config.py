@@ -13,7 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.errors import UserError, nearest
 from orchestrator.explain import COMMAND_LINE, check_shape, explain
-from orchestrator.schema import GROUPS, CostConfig, JobConfig, SlurmConfig, SweepConfig
+from orchestrator.schema import (
+    GROUPS,
+    CostConfig,
+    JobConfig,
+    MetricsConfig,
+    ResumeConfig,
+    SlurmConfig,
+    SweepConfig,
+)
 
 
 def catalogues() -> Path:
@@ -198,6 +206,13 @@ def _defaults(given: Any, file: Path) -> list[Any]:
     return [_SCHEMA, *entries]
 
 
+_SECTIONS: dict[str, type] = {
+    "slurm": SlurmConfig,
+    "jobs": JobConfig,
+    "jobs.cost": CostConfig,
+    "jobs.metrics": MetricsConfig,
+    "jobs.resume": ResumeConfig,
+}
 _SCHEMA, _PRIMARY = "_orchestrator_schema", "_orchestrator_sweep"
 
 
@@ -215,7 +230,7 @@ def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Pat
 
     def siblings(key: str) -> list[str]:
         parent = key.rpartition(".")[0]
-        if schema := {"slurm": SlurmConfig, "jobs": JobConfig, "jobs.cost": CostConfig}.get(parent):
+        if schema := _SECTIONS.get(parent):
             return [item.name for item in fields(schema)]
         groups = [text for text in overrides if text.lstrip("+~").partition("=")[0] in GROUPS]
         found = OmegaConf.select(composed(groups), parent)
@@ -240,6 +255,8 @@ def _typed(node: Any, file: Path) -> SweepConfig:
         # What an override took away has its default again, or is missed below.
         node = OmegaConf.merge(OmegaConf.structured(SweepConfig), node)
         OmegaConf.set_readonly(node, False)
+        if node.jobs.command is not None and OmegaConf.is_missing(node.jobs, "_target_"):
+            node.jobs._target_ = None
         # Everything but the job's config is resolved now: the frozen file says what will happen.
         for name in node:
             if name not in ("jobs", "datasets"):
@@ -284,7 +301,7 @@ def _missing_hint(key: str) -> str:
     hints = {
         "name": "The sweep's directory is called after it",
         "metric.name": "Name a key of what the training function returns, such as val/accuracy",
-        "jobs._target_": "Choose a job: `- jobs: classify` in the defaults list, or a dotted path here",
+        "jobs._target_": "Choose a job: `- jobs: classify` in the defaults list; or give a path or a command",
     }
     return hints.get(key, f"Write it in the file, or {key}=... on the command line")
 

@@ -30,6 +30,10 @@ class CheckFailed(Exception):
     """The checks before the first stage found the set-up unfit; the message says all there is to say."""
 
 
+class ProgramFailed(Exception):
+    """A job's command failed, or gave no metric; the message says all there is to say."""
+
+
 class Busy(Exception):
     """Another process holds the sweep's lease."""
 

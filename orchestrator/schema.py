@@ -15,6 +15,7 @@ CLASS_RULES = ("first", "random", "confusable")
 MEMBERS = ("seeds", "settings", "checkpoints", "models", "averages")
 COMBINE = ("auto", "average", "logits", "greedy", "blend", "stacking")
 SCORES = {"accuracy": "max", "log_loss": "min", "mse": "min", "mae": "min"}
+RESULTS = ("last", "best")
 MOMENTS = ("best", "last", "cycles", "every")
 DEFAULT_TOP, DEFAULT_SEEDS = 3, 3
 GROUPS = ("jobs", "datasets", "slurm")
@@ -117,6 +118,7 @@ class FinalConfig:
 class StudentConfig:
     """One small network that is trained on what the ensemble predicts."""
 
+    # train it
     enabled: bool = False
     # sizes to try, by parameter: {model.width: [8, 16, 32]}; empty: the best single model's own
     sizes: dict[str, Any] = field(default_factory=dict)
@@ -179,11 +181,48 @@ class ChecksConfig:
 
 
 @dataclass
-class JobConfig:
-    """The training function and its config."""
+class MetricsConfig:
+    """Where the metrics of a command are found: in its output, in a file, in TensorBoard's event files."""
 
-    # dotted path of `def train(config, trial)`
-    _target_: str = MISSING
+    # regular expressions matched against each line of the output, by metric; % stands for a number. The one
+    # called `step` gives the step, and stands in the same line or in one before: {step: 'epoch %'}
+    output: dict[str, str] = field(default_factory=dict)
+    # a file of JSON lines (.jsonl, .json) or of values with commas or tabs between (.csv, .tsv), below the
+    # trial's checkpoint_dir
+    file: str | None = None
+    # the folder of TensorBoard's event files, below the trial's checkpoint_dir
+    tensorboard: str | None = None
+    # the field of `file` that holds the step; null: the first of step, epoch, iteration, global_step
+    step: str | None = None
+    # which step's metrics are the trial's result: last, or best by the sweep's metric
+    result: str = "last"
+
+
+@dataclass
+class ResumeConfig:
+    """How a command goes on where an interrupted attempt ended."""
+
+    # a file, or a pattern such as *.ckpt, below the trial's checkpoint_dir, left by an interrupted attempt
+    when: str | None = None
+    # words that the command of such an attempt has at its end: --resume {checkpoint_dir}/last.pt
+    add: Any = None
+
+
+@dataclass
+class JobConfig:
+    """What a trial runs, a training function or a command, and its config."""
+
+    # dotted path of `def train(config, trial)`; null where there is a command
+    _target_: str | None = MISSING
+    # a program and its arguments in place of a function, as text or as a list: python train.py --lr {lr}.
+    # In braces: a key of `config`; or checkpoint_dir, config_file, python, seed, snapshot, stage, trial
+    command: Any = None
+    # environment variables of the command, with braces as above
+    environment: dict[str, Any] = field(default_factory=dict)
+    # the trial's config is written for the command into a file of this name, .json or .yaml: {config_file}
+    config_file: str | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     # dotted path of `def predict(config, checkpoint, split)`; without it there is no ensemble
     predict: str | None = None
     # dotted path of `def setup(config)`, which gives model, loss, inputs and targets to the sanity checks
@@ -209,9 +248,13 @@ class SlurmConfig:
     executor: str = "local"
     # one, or several: [a100, h100], or as SLURM writes them: a100,h100
     partition: Any = None
+    # who pays; null is your default account
     account: str | None = None
+    # quality of service; null is the account's default
     qos: str | None = None
+    # features of the nodes: a100|h100
     constraint: str | None = None
+    # GPUs of each task; a trial gets them all unless trials_at_once says otherwise
     gpus_per_task: int = 0
     # the kind of GPU, as the cluster names it: a100
     gpu_type: str | None = None
@@ -219,6 +262,7 @@ class SlurmConfig:
     exclusive: bool = False
     # 0, on this machine alone: all of its cores
     cpus_per_task: int = 1
+    # memory of a task; null is the cluster's default
     mem_gb: float | None = None
     # the time limit of a task
     timeout_min: int = 60
@@ -252,9 +296,11 @@ class SlurmConfig:
 class SweepConfig:
     """A sweep file (the schema behind `defaults: [sweep]`)."""
 
+    # what the sweep is called
     name: str = MISSING
     # where the sweep lives; null is sweeps/NAME below the current directory
     dir: str | None = None
+    # the same seed draws the same settings, subsets and initial values
     seed: int = 0
     metric: MetricConfig = field(default_factory=MetricConfig)
     # what may vary, in Hydra's sweep grammar; keys are dotted paths in the job's config
@@ -263,8 +309,9 @@ class SweepConfig:
     when: dict[str, Any] = field(default_factory=dict)
     # keys of the job's config that are computed from parameters, by an expression
     tied: dict[str, Any] = field(default_factory=dict)
-    # settings tried first in the first stage: mappings of parameters, or YAML files that hold a list of them.
-    # What a setting leaves out is as in the job's config
+    # settings tried first in the first stage: mappings of parameters, YAML files that hold a list of them, or
+    # a past Optuna study's best trials: {optuna: sqlite:///past.db, study: NAME, best: 5}. What a setting
+    # leaves out is as in the job's config
     start_from: list[Any] = field(default_factory=list)
     # the most that all of it may cost: 40 gpu-hours, 12 core-hours, 3e8 samples, 20 trainings (at full scale)
     budget: str | None = None
@@ -274,6 +321,7 @@ class SweepConfig:
     final: FinalConfig = field(default_factory=FinalConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     jobs: JobConfig = field(default_factory=JobConfig)
+    # the dataset, one of datasets/*.yaml or your own; the job finds it at config.dataset
     datasets: dict[str, Any] = field(default_factory=dict)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
 

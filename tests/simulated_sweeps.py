@@ -230,7 +230,7 @@ class World:
                 shutil.copyfile(path, self.directory.path / path.name)
         self._stack.enter_context(installed())
         self._stack.enter_context(_replaced(batch_module, "load_frozen", lambda path: self.template.config))
-        self._stack.enter_context(_replaced(retry_module, "take_snapshot", lambda folder, directory: None))
+        self._stack.enter_context(_replaced(retry_module, "take_snapshot", lambda *given: None))
         refresh = partial(self._refresh, act.refresh_results)
         self._stack.enter_context(_replaced(act, "refresh_results", refresh))
         return self

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.control.drive import Sweep
+from orchestrator.planning.validate_command import code_of
 from orchestrator.sweep import lease
 from orchestrator.sweep.facts import Retry, checked_path, compacted_path, read_facts, retries_path
 from orchestrator.sweep.files import create_exclusive
@@ -32,7 +33,8 @@ def retry(sweep: Sweep) -> int:
             if failed:
                 last = max((submission.number for submission in known.submissions), default=0)
                 wishes.append(Retry(phase=known.phase.name, trials=frozenset(failed), submission=last))
-        take_snapshot(Path(sweep.plan.folder), directory)
+        folder = Path(sweep.plan.folder)
+        take_snapshot(folder, directory, code_of(sweep.config, folder))
         # The new code is imported once more before anything is submitted.
         checked_path(directory).unlink(missing_ok=True)
         if wishes:

@@ -19,6 +19,7 @@ from orchestrator.data.splits import choose_classes
 from orchestrator.errors import UserError, nearest
 from orchestrator.planning.narrowing.holding import AUTO
 from orchestrator.planning.sampling.start_from import starting_settings
+from orchestrator.planning.validate_command import validate_command
 from orchestrator.planning.validate_ensemble import validate_ensemble
 from orchestrator.planning.validate_final import validate_final
 from orchestrator.planning.validate_processes import validate_processes
@@ -51,6 +52,26 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
     check.one_of("metric.mode", config.metric.mode, ("max", "min"))
     _job(config, check)
     validate_space(config, space, file)
+    validate_command(config, space, file)
+    validate_stages(config, space, size, file)
+    _start(config, space, check)
+    _checks(config, space, check)
+    _end(config, check)
+    validate_final(config, space, file)
+    validate_processes(config, file)
+    validate_student(config, space, file)
+    _cluster(config, check)
+
+
+def validate_stages(
+    config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, file: Path | str
+) -> None:
+    """Check the ladder alone.
+
+    Raises:
+        UserError: the first thing that is wrong, with its file and key.
+    """
+    check = _Check(file)
     if not config.stages:
         hint = "Add one: stages: {coarse: {trials: 32}}; or a budget for them: budget: 20 trainings"
         check.fail("stages", "there are no stages", hint)
@@ -60,13 +81,6 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
             check.one_of(f"stages.{name}.tune", tuned, [parameter.name for parameter in space])
         _classes_have_enough(config, name, stage, size, check)
         _scale_has_a_place(config, name, stage, check)
-    _start(config, space, check)
-    _checks(config, space, check)
-    _end(config, check)
-    validate_final(config, space, file)
-    validate_processes(config, file)
-    validate_student(config, space, file)
-    _cluster(config, check)
 
 
 class _Check:

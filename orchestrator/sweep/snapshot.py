@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import UserError
@@ -17,17 +18,23 @@ MOST_BYTES = 100 * 2**20
 _SKIPPED = {"__pycache__", "node_modules", "sweeps", "build", "dist"}
 
 
-def take_snapshot(folder: Path, directory: SweepDirectory) -> None:
+def take_snapshot(folder: Path, directory: SweepDirectory, named: Sequence[Path] = ()) -> None:
     """Copy the code beside a sweep file (tracked and untracked, ignored left out) into the sweep.
 
-    A folder without Python code, as when a built-in job is swept, leaves an empty snapshot. Where the code
-    comes from is written down beside it.
+    A folder without code, as when a built-in job is swept, leaves an empty snapshot. Where the code comes
+    from is written down beside it.
+
+    Args:
+        folder: of the sweep file.
+        directory: of the sweep.
+        named: files in the folder that are code too, besides Python's: those of a command.
 
     Raises:
         UserError: the folder holds too much to be code.
     """
     files = [path for path in list_code(folder) if not path.is_relative_to(directory.path)]
-    if not any(path.suffix == ".py" for path in files):
+    files += [path for path in named if path not in files]
+    if not named and not any(path.suffix == ".py" for path in files):
         files = []
     sizes = {path: _size(path) for path in files}
     if (total := sum(sizes.values())) > MOST_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -17,7 +18,7 @@ from orchestrator.planning.plan import Phase
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import CHECKS, RANGE_TEST, SweepDirectory, TrialSpec
 from orchestrator.sweep.files import write_json
-from orchestrator.worker.job import load_function, trial_config
+from orchestrator.worker.job import load_function, train_function, trial_config
 
 
 def look(directory: SweepDirectory, config: SweepConfig, phase: Phase, spec: TrialSpec) -> dict[str, float]:
@@ -47,7 +48,7 @@ def _looked(
 
 
 def _check(directory: SweepDirectory, config: SweepConfig, own: DictConfig, stage: str) -> dict[str, float]:
-    results = check_job(config, own, stage)
+    results = check_job(config, own, stage, snapshot=directory.snapshot)
     write_json(
         directory.checks_result, {"time": time.time(), "checks": [result.to_json() for result in results]}
     )
@@ -63,6 +64,7 @@ def check_job(
     stage: str,
     *,
     train_too: bool = False,
+    snapshot: Path = Path(),
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[CheckResult]:
     """Run all the checks that a job allows: without a `setup` only what training shows.
@@ -73,12 +75,13 @@ def check_job(
         stage: whose scale it has.
         train_too: train twice at that scale although the set-up alone tells much; on a GPU two sound runs may
             differ in their last digits.
+        snapshot: where the scripts of a command are.
         progress: is told what is being done.
 
     Raises:
         UserError: one of the job's functions can't be imported.
     """
-    train = load_function(config.jobs._target_, "jobs._target_")
+    train = train_function(config, snapshot)
 
     def once() -> Mapping[str, float]:
         return train_once(train, own.copy(), stage, config.seed, config.metric.name)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from orchestrator.errors import CheckFailed, StopTrial
+from orchestrator.errors import CheckFailed, ProgramFailed, StopTrial
 from orchestrator.planning.combining import TRAINED_HERE
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, TrialSpec
 from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.records import MEMORY
 from orchestrator.worker.gpu import memory_taken
-from orchestrator.worker.job import enter, load_function, modules, scale_values, trial_config
+from orchestrator.worker.job import enter, modules, scale_values, train_function, trial_config
 from orchestrator.worker.rungs import Rungs
 from orchestrator.worker.shortage import out_of_disk, out_of_memory
 from orchestrator.worker.trial import Trial, always, as_number
@@ -78,6 +78,8 @@ def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
     except BaseException as error:
         if isinstance(error, SystemExit):
             error_text = f"the training function called sys.exit({error.code!r}) before it returned"
+        elif isinstance(error, ProgramFailed):
+            error_text = str(error)
         else:
             error_text = _traceback(error)
         cause = MEMORY if out_of_memory(error) else ""
@@ -116,7 +118,7 @@ def _call(batch: Batch, spec: TrialSpec, send: Callable[[dict[str, Any]], None])
         disk_gb=phase.scale.disk_gb,
         leads=batch.place.rank == 0,
     )
-    train = load_function(config.jobs._target_, "jobs._target_")
+    train = train_function(config, directory.snapshot)
     try:
         result = train(own, trial)
     finally:
@@ -171,4 +173,7 @@ def _end_with_parent(connection: Connection) -> None:
     try:
         connection.recv()
     except (EOFError, OSError):
+        if os.getpgrp() == os.getpid():
+            # What it has started would run on, and write into its folder beside the next attempt.
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def enter(directory: SweepDirectory, plan: Plan) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     if Path(plan.folder).is_dir():
         os.chdir(plan.folder)
+
+
+def train_function(config: SweepConfig, snapshot: Path) -> Callable[..., Any]:
+    """Return what a trial runs, as a function of its config and the trial.
+
+    Args:
+        config: the sweep's.
+        snapshot: the user's code as it was planned.
+
+    Raises:
+        UserError: the training function can't be imported.
+    """
+    if config.jobs.command is None:
+        return load_function(str(config.jobs._target_), "jobs._target_")
+    from orchestrator.programs.run import run_program
+
+    return partial(run_program, config.jobs, config.metric, snapshot.resolve())
 
 
 def load_function(path: str, key: str) -> Callable[..., Any]:
