@@ -16,6 +16,7 @@ from orchestrator.commands.driving import advance, cron, submit
 from orchestrator.commands.handing_over import export, predict
 from orchestrator.commands.inspecting import inspect
 from orchestrator.commands.machine import doctor
+from orchestrator.commands.sharing import share
 from orchestrator.commands.sweeps import (
     checked,
     console,
@@ -56,7 +57,7 @@ def main() -> None:
     """
 
 
-for _command in (inspect, check, advance, submit, cron, doctor, ensemble, export, predict):
+for _command in (inspect, check, advance, submit, cron, doctor, ensemble, export, predict, share):
     main.add_command(_command)
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config import freeze, load_frozen, load_sweep
 from orchestrator.data.fingerprint import fingerprint
@@ -20,8 +21,10 @@ from orchestrator.planning.budget import check_affordable
 from orchestrator.planning.expand import expand
 from orchestrator.planning.ladder import build_plan
 from orchestrator.planning.plan import Plan, plan_to_json
+from orchestrator.planning.sampling.prior_studies import read_prior_studies
 from orchestrator.planning.sampling.start_from import read_start
 from orchestrator.planning.validate import validate
+from orchestrator.planning.validate_command import check_program, code_of
 from orchestrator.schema import SweepConfig, job_functions, sweep_directory
 from orchestrator.space import Parameter
 from orchestrator.space.conditions import completed, declared_space
@@ -41,6 +44,8 @@ class Planned:
     plan: Plan
     directory: SweepDirectory
     existing: bool = False
+    # results of past studies to learn from
+    prior: tuple[list[dict[str, Any]], ...] = ()
 
 
 def work_out(file: Path, overrides: Sequence[str]) -> Planned:
@@ -54,6 +59,9 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
     with _blaming(file, overrides):
         config = completed(config, folder, file)
         space = declared_space(config, file)
+        # Before its settings are counted and checked like all others.
+        prior = read_prior_studies(config, space, file)
+        config.start_from = prior.entries
         # Relative paths in a sweep file start at its folder, as they do in its tasks.
         with contextlib.chdir(folder):
             size = dataset_size(config.datasets)
@@ -65,7 +73,8 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
         validate(config, space, size, file)
         # What its files say now is what counts, also when they change or go.
         config.start_from = list(read_start(config.start_from, file))
-        plan = build_plan(config, space, size, folder, auto=expanded.auto, notes=expanded.notes)
+        notes = (*expanded.notes, *prior.notes)
+        plan = build_plan(config, space, size, folder, auto=expanded.auto, notes=notes)
         if expanded.budget is not None:
             check_affordable(plan, expanded.budget, file)
         check_importable(config, folder, file)
@@ -74,7 +83,7 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
         _same_plan(directory, config)
         plan = read_plan(directory)
         return Planned(config=config, space=space, plan=plan, directory=directory, existing=True)
-    return Planned(config=config, space=space, plan=plan, directory=directory)
+    return Planned(config=config, space=space, plan=plan, directory=directory, prior=prior.results)
 
 
 @contextlib.contextmanager
@@ -103,7 +112,11 @@ def freeze_plan(planned: Planned) -> None:
             if directory.plan.exists():
                 _same_plan(directory, planned.config)
                 return
-            take_snapshot(Path(planned.plan.folder), directory)
+            folder = Path(planned.plan.folder)
+            take_snapshot(folder, directory, code_of(planned.config, folder))
+            directory.prior.unlink(missing_ok=True)
+            if planned.prior:
+                write_json(directory.prior, {"studies": planned.prior})
             write_atomic(directory.config, freeze(planned.config))
             write_json(directory.plan, plan_to_json(planned.plan))
     except OSError as error:
@@ -150,11 +163,13 @@ def _leaves(node: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def check_importable(config: SweepConfig, folder: Path, file: Path) -> None:
-    """Find the job's functions without running any code: the module's file, and the name in its text.
+    """Find the job's functions or program without running any: the module's file, and the name in its text.
 
     Raises:
-        UserError: the module or the function is not there.
+        UserError: the module, the function or the program is not there.
     """
+    if config.jobs.command is not None:
+        check_program(config, folder, file)
     for key, path in job_functions(config.jobs).items():
         module, _, name = path.rpartition(".")
         source = _source(module, folder)

@@ -23,6 +23,7 @@ from orchestrator.planning.narrowing.trust import from_json as trust_from_json
 from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.promotion import Known, final_trials, wave_trials
+from orchestrator.planning.sampling.prior_results import read_prior_results
 from orchestrator.planning.sampling.start_from import starting_settings
 from orchestrator.schema import SweepConfig
 from orchestrator.space import Parameter, Value, from_json, to_json
@@ -109,6 +110,7 @@ def _draw(
         before=found[-1] if found else [],
         own=own,
         history=[seen for stage in results for seen in stage.observations],
+        prior=read_prior_results(directory.prior, relative_scale(plan, plan.stages[0])),
         trust=trust_from_json(content.get("agreement")),
         start=[] if earlier else _start(config, directory),
         scale=relative_scale(plan, phase),

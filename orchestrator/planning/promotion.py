@@ -41,6 +41,7 @@ class Known:
         earlier: those of the stages before that one.
         own: the finished trials of the stage's own earlier waves.
         history: all results of all stages, for samplers that learn.
+        prior: results of past studies, each at a scale of its own, for those that go by the order alone.
         trust: how far rankings carry over between the last two scales; None: not measured.
         start: settings to try first.
         drawn: the trials that the phase has already, those without a result among them.
@@ -51,6 +52,7 @@ class Known:
     earlier: Sequence[Finished] = ()
     own: Sequence[Finished] = ()
     history: Sequence[Observation] = ()
+    prior: Sequence[Observation] = ()
     trust: Agreement | None = None
     start: Sequence[Mapping[str, Any]] = ()
     drawn: Sequence[TrialSpec] = ()
@@ -292,7 +294,8 @@ def _new(
     """Return what else a wave runs: new settings, and with the model also settings of the stage before."""
     taken = [spec.params for spec in known.drawn] + [pick.params for pick in picks]
     if phase.sampler != "model":
-        fresh = sample(space, count, phase.sampler, seed, known.history, scale=known.scale, taken=taken)
+        history = [*known.prior, *known.history]
+        fresh = sample(space, count, phase.sampler, seed, history, scale=known.scale, taken=taken)
         return [_Pick(params, SAMPLED) for params in fresh]
     from orchestrator.planning.sampling.model import propose
 

@@ -115,6 +115,11 @@ class SweepDirectory:
         return self.path / "plan.json"
 
     @property
+    def prior(self) -> Path:
+        """Results of past studies that samplers learn from; there when the sweep file names such."""
+        return self.path / "prior.json"
+
+    @property
     def lease(self) -> Path:
         """The folder of the lease's numbered files."""
         return self.path / "lease"

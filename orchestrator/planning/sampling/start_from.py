@@ -66,7 +66,7 @@ def starting_settings(
     Raises:
         UserError: an entry is not readable, names no parameter, or has a value that can't be.
     """
-    usual = _usual(config, space)
+    usual = usual_values(config, space)
     settings: dict[str, dict[str, Value]] = {}
     for number, given in enumerate(read_start(config.start_from, file)):
         whole = dict(usual)
@@ -84,7 +84,7 @@ def starting_settings(
     return list(settings.values())
 
 
-def _usual(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
+def usual_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
     """Return what a parameter is when nobody says; choices without order have no middle, but a first one."""
     node = job_config(config)
     usual: dict[str, Value] = {}

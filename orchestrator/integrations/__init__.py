@@ -1,0 +1,1 @@
+"""Other people's tools: what a sweep gives to them and takes from them."""
