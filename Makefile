@@ -5,7 +5,7 @@ PYTEST ?= -n 4 --dist worksteal
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint check wheel clean
+.PHONY: demo test lint docs reference check wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/orchestrate run examples/digits.yaml
@@ -18,7 +18,17 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test
+# The site, in site/index.html; a warning, or a generated page that is out of date, is an error
+# (with --quiet mkdocs would not count warnings).
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The generated pages anew: every key of a sweep file, every command's help.
+reference: $(VENV)/.installed-dev
+	$(BIN)/python docs/generate.py
+
+check: lint docs test
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
@@ -38,4 +48,4 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site
