@@ -129,7 +129,7 @@ class StudentConfig:
     # how much softer the ensemble's probabilities are made
     temperature: float = 2.0
     # the share of the loss that is against the ensemble; the rest is against the labels
-    weight: float = 0.9
+    weight: float = 0.5
     # the smallest size is taken whose score is within this of the best size's
     tolerance: float = 0.005
 

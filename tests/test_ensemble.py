@@ -224,7 +224,7 @@ def test_a_soup_is_compared_and_its_failure_costs_nothing(tmp_path: Path) -> Non
     assert choice["skipped"] == [{"checkpoint": "soup", "why": "RuntimeError: no such layer"}]
 
 
-def test_the_teacher_is_the_ensemble_on_training_data(tmp_path: Path) -> None:
+def test_the_teacher_is_the_calibrated_ensemble_on_training_data(tmp_path: Path) -> None:
     config, predict = sweep_config(combine="average", max_members=3), MadeUp()
     directory = stored(tmp_path, config)
     choice = choose(directory, config)
@@ -233,7 +233,11 @@ def test_the_teacher_is_the_ensemble_on_training_data(tmp_path: Path) -> None:
     assert table.column("sample_id").to_pylist() == list(range(90))
     found = np.array(table.column("probabilities").to_pylist(), np.float32)
     each = [predict(DictConfig({}), Path(one["checkpoint"]), "train") for one in choice["members"]]
-    assert found == pytest.approx(np.mean([one.probabilities for one in each], axis=0), abs=1e-6)
+    mean = np.mean([one.probabilities for one in each], axis=0)
+    heat = choice["temperature"]["ensemble"]
+    assert heat != pytest.approx(1, abs=0.05)
+    sure = mean ** (1 / heat)
+    assert found == pytest.approx(sure / sure.sum(axis=1, keepdims=True), abs=1e-5)
     asked = len(predict.asked)
     teach(directory, config, predict)
     assert len(predict.asked) == asked

@@ -131,7 +131,8 @@ def teach(directory: SweepDirectory, config: SweepConfig, predict: Predict) -> N
     library = read_library(directory, VALIDATION)
     members = [library.candidates[place_of(library, described_key(each))] for each in choice["members"]]
     combination = Combination.from_json(choice["combination"])
-    write_teacher(directory.teacher, members, combination, predict, digest(choice))
+    heat = choice["temperature"].get("ensemble")
+    write_teacher(directory.teacher, members, combination, predict, digest(choice), heat)
 
 
 def _method(pool: Pool, config: SweepConfig) -> Nested:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.ensemble import stored
+from orchestrator.ensemble.calibration import scaled
 from orchestrator.ensemble.combine import Combination
 from orchestrator.ensemble.library import Probabilities, Rows
 from orchestrator.ensemble.members import Candidate, Predictions
@@ -69,9 +70,17 @@ class _Trained:
 
 
 def write_teacher(
-    path: Path, members: Sequence[Candidate], combination: Combination, predict: Predict, choice: str
+    path: Path,
+    members: Sequence[Candidate],
+    combination: Combination,
+    predict: Predict,
+    choice: str,
+    heat: float | None,
 ) -> None:
     """Write what an ensemble predicts for the training data: sample_id, probabilities; whole or not at all.
+
+    The probabilities are calibrated: an average of networks is less sure than it is right, and students that
+    learn its doubts fall behind those that learn from labels.
 
     Args:
         path: of the Parquet file; one that follows from the same choice stays.
@@ -79,6 +88,7 @@ def write_teacher(
         combination: of them, in their order.
         predict: the job's.
         choice: the digest of what was chosen.
+        heat: the temperature that validation data gave the ensemble; None for values, which have none.
 
     Raises:
         UserError: a member's checkpoint can't be used, or its samples are not those of the first.
@@ -87,6 +97,8 @@ def write_teacher(
         return
     library = _Trained(members, predict)
     values = combination.apply(library)
+    if heat is not None:
+        values = scaled(values, heat).astype(np.float32)
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     table = pa.table(
         {

@@ -187,7 +187,7 @@ class TeacherSettings:
     """A Parquet file with sample_id and probabilities for the training samples; null: no teacher."""
     temperature: float = 2.0
     """How much softer both probabilities are made before they are compared; values have none."""
-    weight: float = 0.9
+    weight: float = 0.5
     """The share of the loss that is against the teacher; the rest is `loss` against the labels."""
 
 
