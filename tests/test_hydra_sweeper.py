@@ -7,7 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from hydra.test_utils.launcher_common_tests import (
     LauncherTestSuite,
 )
 from hydra.test_utils.test_utils import SweepTaskFunction
+from hydra.version import VersionBase
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from packaging.version import Version
 
 from hydra_plugins.coarse_to_fine_sweeper import CoarseToFineConf, CoarseToFineSweeper
 from orchestrator import load_results
@@ -49,6 +51,16 @@ ONE = "hydra.sweeper.stages={one: {trials: 1}}"
 
 # Hydra's suites run without a version_base, as applications did before 1.2.
 pytestmark = pytest.mark.filterwarnings("ignore:Future Hydra versions will no longer change:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def compatible() -> Iterator[None]:
+    """Give each test the base that Hydra has in a fresh process; composing a sweep file sets another one."""
+    base = VersionBase.instance()
+    before = base.getbase()
+    base.version_base = Version("1.1")
+    yield
+    base.version_base = before
 
 
 # Hydra's own suites.
