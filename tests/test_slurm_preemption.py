@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_alone", "two_nod
 
 def test_a_preempted_task_goes_on_and_repeats_no_finished_trial(tmp_path: Path) -> None:
     kinds = ["a", "b", "c"]
-    write_user_sweep(tmp_path, train=RESUMING, sweep=sweep_of(kinds, "preempted", steps=6))
+    write_user_sweep(tmp_path, train=RESUMING, sweep=sweep_of(kinds, "preempted", steps=12))
     sweep = tmp_path / "sweeps" / "preempted"
     run = subprocess.Popen(
         commands.command("run", "sweep.yaml", *SLURM, "slurm.task_minutes=10"), cwd=tmp_path,
