@@ -88,11 +88,6 @@ def mse(predicted: Predicted, targets: Targets) -> float:
     return float(squares(predicted, targets).mean())
 
 
-def mae(predicted: Predicted, targets: Targets) -> float:
-    """Return the mean absolute error: (n, 1), (n,)."""
-    return float(distances(predicted, targets).mean())
-
-
 def better(score: str, value: float, other: float) -> float:
     """Return by how much `value` is better than `other` in the score's own unit; negative: worse."""
     return value - other if MODES[score] == "max" else other - value

@@ -35,7 +35,7 @@ from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.provenance import git_commit
 from orchestrator.worker.job import enter
 
-TORCH, ONNX = FORMATS = ("torch-export", "onnx")
+TORCH, ONNX = ("torch-export", "onnx")
 _PACKAGES = ("torch", "numpy", "scikit-learn", "safetensors")
 # What ensemble.json says that goes along as it is.
 _FIGURES = (
