@@ -16,8 +16,7 @@ import pytest
 
 import orchestrator
 from made_sweep import HOSTILE, make_sweep
-from orchestrator import Results, UserError
-from orchestrator.report import figures
+from orchestrator import Results, UserError, plots
 from orchestrator.report.html import page, write_report
 from orchestrator.report.markup import number, script_json
 from orchestrator.results.analysis import failures, final_settings, matched, spearman, standing, thinned
@@ -78,13 +77,13 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_the_funnel_counts_every_planned_trial(results: Results) -> None:
-    bars = figures.funnel(results).data
+    bars = plots.funnel(results).data
     assert [sum(values) for values in zip(*(bar.x for bar in bars), strict=True)] == [64, 24, 12, 9]
     assert {bar.name for bar in bars} == {"completed", "diverged", "failed"}
 
 
 def test_the_narrowing_has_all_ranges_and_measured_trials(results: Results) -> None:
-    figure = figures.narrowing(results, ["optimizer.lr"])
+    figure = plots.ranges(results, ["optimizer.lr"])
     boxes, *points = figure.data
     lows = [results.spaces[stage]["optimizer.lr"]["low"] for stage in ("coarse", "medium", "fine")]
     assert [boxes.y[6 * i] for i in range(3)] == lows
@@ -97,7 +96,7 @@ def test_the_narrowing_has_all_ranges_and_measured_trials(results: Results) -> N
 
 
 def test_choices_lie_at_the_places_of_their_values(results: Results) -> None:
-    figure = figures.slices(results, ["model.width"])
+    figure = plots.slices(results, ["model.width"])
     assert list(figure.layout.xaxis.ticktext) == ["16", "32", "64", "128"]
     widths = thinned(results, "coarse", 1000)["param.model.width"].tolist()
     placed = [[16, 32, 64, 128][round(x)] for x in figure.data[0].x]
@@ -105,7 +104,7 @@ def test_choices_lie_at_the_places_of_their_values(results: Results) -> None:
 
 
 def test_learning_curves_part_the_trials_by_gaps(results: Results) -> None:
-    figure = figures.learning_curves(results, ["fine"])
+    figure = plots.learning_curves(results, ["fine"])
     others, best = figure.data
     assert best.text[0] == results.best(1, "fine")["trial_id"].iloc[0]
     assert len(best.x) == 10 + 1
@@ -120,7 +119,7 @@ def test_rank_correlation_is_of_promoted_settings(results: Results) -> None:
     assert sorted(match.index) == sorted(promoted["parent"])
     assert set(match["origin"]) == {"survivor", "control"}
     assert len(matched(results, "fine", "final")) == 3  # of three seeds each
-    figure = figures.rank_correlation(results)
+    figure = plots.rank_correlation(results)
     assert f"Spearman {spearman(match):.2f} (n = {len(match)})" in figure.layout.annotations[0].text
     reverse = match.assign(after=-match["before"])
     assert spearman(reverse) == pytest.approx(-1)
@@ -135,19 +134,19 @@ def test_large_sweeps_are_thinned_and_keep_their_best(results: Results) -> None:
 
 
 def test_texts_of_figures_are_escaped(hostile: Results) -> None:
-    drawn = [figures.funnel(hostile), figures.narrowing(hostile), figures.slices(hostile)]
-    drawn += [figures.learning_curves(hostile), figures.rank_correlation(hostile)]
+    drawn = [plots.funnel(hostile), plots.ranges(hostile), plots.slices(hostile)]
+    drawn += [plots.learning_curves(hostile), plots.rank_correlation(hostile)]
     for figure in drawn:
         assert not [text for text in strings(figure.to_dict()) if re.search(r"<(?!/?b>|br>|/?extra>)", text)]
-    assert figures.plain("<b>$x$\n" + "y" * 99, 12) == "&lt;b&gt;&#36;x&#36; yyyy…"
+    assert plain("<b>$x$\n" + "y" * 99, 12) == "&lt;b&gt;&#36;x&#36; yyyy…"
 
 
 def test_figures_of_a_sweep_without_results_are_drawn(tmp_path: Path) -> None:
     results = loaded(make_sweep(tmp_path / "s", done=0))
     assert len(results.trials) == 0
-    for draw in (figures.funnel, figures.narrowing, figures.slices, figures.learning_curves):
+    for draw in (plots.funnel, plots.ranges, plots.slices, plots.learning_curves):
         assert draw(results).to_json()
-    assert "n = 0" in figures.rank_correlation(results).layout.annotations[0].text
+    assert "n = 0" in plots.rank_correlation(results).layout.annotations[0].text
 
 
 def test_the_page_stands_alone(results: Results) -> None:

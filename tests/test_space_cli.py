@@ -9,7 +9,7 @@ import pytest
 
 import orchestrator
 from commands import assert_finished, orchestrate, write_user_sweep
-from orchestrator.report import figures
+from orchestrator import plots
 from orchestrator.report.html import page
 
 # The training function itself checks that its config is what the setting says.
@@ -103,10 +103,10 @@ def test_what_a_setting_does_not_have_is_null(folder: Path) -> None:
 
 def test_the_report_draws_settings_that_lack_parameters(folder: Path) -> None:
     results = orchestrator.load_results(folder / "sweeps" / "mine")
-    for figure in (figures.narrowing(results), figures.slices(results)):
+    for figure in (plots.ranges(results), plots.slices(results)):
         drawn = [trace for trace in figure.data if trace.mode == "markers"]
         assert all(value == value for trace in drawn for value in [*trace.x, *trace.y])
-    assert sum(len(t.x) for t in figures.slices(results, ["optimizer.momentum"]).data) == int(
+    assert sum(len(t.x) for t in plots.slices(results, ["optimizer.momentum"]).data) == int(
         results.trials["param.optimizer.momentum"].notna().sum()
     )
     assert "only when optimizer == &#x27;sgd&#x27;" in page(results, 0.0)

@@ -18,7 +18,7 @@ from orchestrator.inspection.duplicates import PARTS
 from orchestrator.inspection.examine import Inspection
 from orchestrator.inspection.finding import NOTE, PROBLEM, WARNING
 from orchestrator.inspection.raw import IMAGES, TABLE
-from orchestrator.report import figures
+from orchestrator.plots import theme
 from orchestrator.report.markup import Markup, script_json, section, table
 from orchestrator.report.markup import plot as drawn
 from orchestrator.report.shell import PAGE, SCRIPT, STYLE, plotly_source
@@ -62,7 +62,7 @@ def page(found: Inspection) -> str:
         section("Far from all others", page_samples.outliers(found, ends, place)),
         section("Columns" if found.raw.kind != IMAGES else "Channels", _columns(found)),
     ]
-    templates = {"light": figures.template(dark=False), "dark": figures.template(dark=True)}
+    templates = {"light": theme.template(dark=False), "dark": theme.template(dark=True)}
     return PAGE.format(
         nonce=secrets.token_urlsafe(16),
         title=html.escape(f"{found.name}: a look at the data"),
@@ -110,11 +110,9 @@ def _findings(found: Inspection) -> str:
 def _labels(found: Inspection) -> str:
     if found.balance and found.balance.names:
         pairs = sorted(zip(found.balance.counts, found.balance.names, strict=True), key=lambda pair: -pair[0])
-        names = [figures.plain(name, 24) for _, name in pairs]
+        names = [theme.plain(name, 24) for _, name in pairs]
         bars = go.Figure(
-            go.Bar(
-                x=list(range(len(names))), y=[count for count, _ in pairs], marker_color=figures.COLOURS[0]
-            )
+            go.Bar(x=list(range(len(names))), y=[count for count, _ in pairs], marker_color=theme.COLOURS[0])
         )
         bars.update_layout(height=280, margin={"t": 12}, yaxis_title="samples", showlegend=False)
         bars.update_xaxes(tickvals=list(range(len(names))), ticktext=names)
@@ -126,7 +124,7 @@ def _labels(found: Inspection) -> str:
         return ""
     middle = [(a + b) / 2 for a, b in zip(values.edges, values.edges[1:], strict=False)]
     bars = go.Figure(
-        go.Bar(x=middle[: len(values.histogram)], y=list(values.histogram), marker_color=figures.COLOURS[0])
+        go.Bar(x=middle[: len(values.histogram)], y=list(values.histogram), marker_color=theme.COLOURS[0])
     )
     bars.update_layout(
         height=280, margin={"t": 12}, bargap=0.02, xaxis_title="value to predict", yaxis_title="samples"
@@ -190,8 +188,8 @@ def _histograms(found: Inspection) -> str:
         if column.constant or not len(values):
             continue
         counts, edges = np.histogram(values, bins=40)
-        plot = go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=figures.COLOURS[0]))
-        title = figures.plain(column.name, 40) + (f": try {column.transform}" if column.transform else "")
+        plot = go.Figure(go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, marker_color=theme.COLOURS[0]))
+        title = theme.plain(column.name, 40) + (f": try {column.transform}" if column.transform else "")
         plot.update_layout(height=220, title_text=title, bargap=0.02, showlegend=False)
         cards.append(f'<div class="card">{drawn(plot)}</div>')
     return f'<div class="grid">{"".join(cards)}</div>' if cards else ""

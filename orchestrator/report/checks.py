@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from orchestrator.report.figures import COLOURS
+from orchestrator.plots.theme import COLOURS
 from orchestrator.results.load import Results
 from orchestrator.space.parameter import show
 from orchestrator.sweep.directory import SweepDirectory

@@ -16,8 +16,8 @@ from orchestrator.diagnosis import detail
 from orchestrator.diagnosis.collect import Diagnosed, StageFinding, collect
 from orchestrator.diagnosis.curves import plain
 from orchestrator.diagnosis.finding import ADVICE
-from orchestrator.report.figures import COLOURS, SCALE, template
-from orchestrator.report.figures import plain as shown
+from orchestrator.plots.theme import COLOURS, SCALE, template
+from orchestrator.plots.theme import plain as shown
 from orchestrator.results.load import Results
 from orchestrator.sweep.directory import FINAL, SweepDirectory
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from orchestrator.plots.theme import COLOURS, plain, template
 from orchestrator.report import ensemble_tables as tables
 from orchestrator.report import ensemble_words as words
 from orchestrator.report.ensemble_tables import KINDS, figure, part
-from orchestrator.report.figures import COLOURS, plain, template
 from orchestrator.report.markup import plot, table
 
 BASE, TOGETHER = ("best_single", COLOURS[0]), ("ensemble", COLOURS[1])

@@ -17,7 +17,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from orchestrator.report import checks, diagnosis, figures, trust
+from orchestrator import plots
+from orchestrator.plots.ladder import scale_text
+from orchestrator.plots.theme import COLOURS, template
+from orchestrator.report import checks, diagnosis, trust
 from orchestrator.report.ensemble import ensemble_parts
 from orchestrator.report.markup import Markup, number, plot, script_json, section, table
 from orchestrator.report.shell import PAGE, SCRIPT, STYLE, plotly_source
@@ -61,14 +64,14 @@ def write_report(sweep: Path) -> Path:
 def page(results: Results, now: float) -> str:
     """Return the page; `now` is in seconds since the epoch."""
     names, pairs = results.parameters, zip(results.stages, results.stages[1:], strict=False)
-    narrowing = [figures.narrowing(results, [name]) for name in names]
-    slices = [figures.slices(results, [name]).update_layout(**BARE) for name in names]
-    curves = [figures.learning_curves(results, [stage]) for stage in stages_with_curves(results)]
-    correlation = [figures.rank_correlation(results, [pair]) for pair in pairs]
+    narrowing = [plots.ranges(results, [name]) for name in names]
+    slices = [plots.slices(results, [name]).update_layout(**BARE) for name in names]
+    curves = [plots.learning_curves(results, [stage]) for stage in stages_with_curves(results)]
+    correlation = [plots.rank_correlation(results, [pair]) for pair in pairs]
     sections = [
         section("Checks before the first stage", table(*checks.checks_table(results))),
         _drawn("Learning-rate range test", RANGE_TEST, checks.range_test_figures(results)),
-        section("Stages", _stages(results), plot(figures.funnel(results).update_layout(title_text=None))),
+        section("Stages", _stages(results), plot(plots.funnel(results).update_layout(title_text=None))),
         section("Best settings", _best(results)),
         section("Final runs and ensemble", _finals(results), ensemble_parts(results.ensemble or {})),
         section("Ranges and why", _ranges(results)),
@@ -82,7 +85,7 @@ def page(results: Results, now: float) -> str:
         section("Failures", _failures(results)),
     ]
     nonce = secrets.token_urlsafe(16)
-    templates = {"light": figures.template(dark=False), "dark": figures.template(dark=True)}
+    templates = {"light": template(dark=False), "dark": template(dark=True)}
     return PAGE.format(
         nonce=nonce,
         title=html.escape(results.name),
@@ -132,7 +135,7 @@ def _stages(results: Results) -> str:
         others = [f"{states[state]} {state}" for state in ("pruned", "diverged", "failed") if state in states]
         rows.append(
             [
-                Markup(f"<b>{html.escape(phase['name'])}</b><small>{figures.scale_text(phase)}</small>"),
+                Markup(f"<b>{html.escape(phase['name'])}</b><small>{scale_text(phase)}</small>"),
                 phase["samples"] if phase["samples"] is not None else "all",
                 f"{len(trials)} of {phase['trials']}",
                 ", ".join(others) or "–",
@@ -207,7 +210,7 @@ def _range(spec: Mapping[str, Any] | None) -> Markup:
 def _key(results: Results) -> str:
     """Return the stages' colours."""
     return "".join(
-        f' <span class="key"><i style="background:{figures.COLOURS[i % len(figures.COLOURS)]}"></i>'
+        f' <span class="key"><i style="background:{COLOURS[i % len(COLOURS)]}"></i>'
         f"{html.escape(stage)}</span>"
         for i, stage in enumerate(results.stages)
     )

@@ -1,0 +1,89 @@
+"""A parameter on an axis, and grids of one panel for each parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from orchestrator.plots.theme import plain
+from orchestrator.results.load import Results
+from orchestrator.results.schema import text as storable
+
+MOST_POINTS = 1500  # of one stage: the points of very large sweeps are thinned, and the best are drawn
+
+
+class Axis:
+    """How a parameter's values lie on an axis: numbers as they are, choices at 0, 1, 2, ..."""
+
+    def __init__(self, results: Results, name: str) -> None:
+        self.column = f"param.{name}"
+        specs = [space[name] for space in results.spaces.values() if name in space]
+        self.log = any(spec.get("log") for spec in specs)
+        self.values: list[str] | None = None
+        self.layout: dict[str, Any] = {"title_text": plain(name), "type": "log" if self.log else "linear"}
+        if self.log:
+            self.layout |= {"exponentformat": "power", "dtick": 1}
+        if (
+            any(spec["kind"] == "choice" for spec in specs)
+            or results.trials[self.column].dtype.kind not in "if"
+        ):
+            seen = results.trials[self.column].dropna().drop_duplicates().tolist()
+            declared = [value for spec in specs for value in spec.get("values", [])]
+            keys = [self._key(value) for value in (declared or sorted(seen, key=str))]
+            self.values = list(dict.fromkeys([*keys, *map(self._key, seen)]))
+            ticks = [plain(value, 18) for value in self.values]
+            self.layout |= {"tickvals": list(range(len(ticks))), "ticktext": ticks}
+
+    @staticmethod
+    def _key(value: Any) -> str:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"{value:g}"
+        return storable(value)
+
+    def place(self, value: Any) -> float:
+        """Return where a value lies."""
+        return float(value) if self.values is None else float(self.values.index(self._key(value)))
+
+    def there(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Leave out the trials whose settings do not have the parameter."""
+        return rows[rows[self.column].notna()]
+
+    def positions(self, rows: pd.DataFrame, jitter: float = 0.0) -> list[float]:
+        """Return where the trials lie; those of a choice are spread over `jitter`, so that all are seen."""
+        places = [self.place(value) for value in rows[self.column]]
+        if self.values is None or not jitter:
+            return places
+        shifts = spread(len(places), 0.754878)
+        return [place + shift * jitter for place, shift in zip(places, shifts, strict=True)]
+
+
+def hover(rows: pd.DataFrame, axis: Axis) -> list[str]:
+    """Return what each trial shows below the pointer."""
+    values = (f"{value:.4g}" if isinstance(value, float) else plain(value) for value in rows[axis.column])
+    return [f"{plain(trial)}: {value}" for trial, value in zip(rows["trial_id"], values, strict=True)]
+
+
+def spread(number: int, ratio: float = 0.569840) -> list[float]:
+    """Return evenly spread shifts in [-0.5, 0.5); the two ratios together fill a plane."""
+    return [round((ratio * i) % 1 - 0.5, 4) for i in range(number)]
+
+
+def columns(names: Sequence[str]) -> int:
+    """Return how many panels stand side by side."""
+    return min(3, max(1, len(names)))
+
+
+def height(names: Sequence[str]) -> int:
+    """Return the height of a grid in pixels."""
+    return 300 if len(names) == 1 else 90 + 270 * max(1, math.ceil(len(names) / 3))
+
+
+def grid(names: Sequence[str]) -> go.Figure:
+    """Return a figure with one empty panel for each parameter."""
+    rows = max(1, math.ceil(len(names) / 3))
+    return make_subplots(rows=rows, cols=columns(names), horizontal_spacing=0.1, vertical_spacing=0.28 / rows)

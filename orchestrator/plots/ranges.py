@@ -1,0 +1,100 @@
+"""How each parameter's range narrows over the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from orchestrator.plots.axis import MOST_POINTS, Axis, columns, grid, height, hover, spread
+from orchestrator.plots.theme import SCALE, finished, plain
+from orchestrator.results.analysis import ranks, thinned
+from orchestrator.results.load import Results
+
+
+def ranges(results: Results, parameters: Sequence[str] | None = None) -> go.Figure:
+    """Draw how each parameter's range narrows over the stages, with the trials, coloured by objective."""
+    names = list(results.parameters if parameters is None else parameters)
+    figure = grid(names)
+    for number, name in enumerate(names):
+        row, col = number // columns(names) + 1, number % columns(names) + 1
+        axis = Axis(results, name)
+        for trace in [*_boxes(results, name, axis), *_points_over_stages(results, name, axis)]:
+            figure.add_trace(trace, row=row, col=col)
+        figure.update_xaxes(
+            tickvals=list(range(len(results.stages))),
+            range=[-0.6, len(results.stages) - 0.4],
+            ticktext=[plain(stage, 16) for stage in results.stages],
+            row=row,
+            col=col,
+        )
+        figure.update_yaxes(**axis.layout, row=row, col=col)
+    figure.update_layout(coloraxis=_coloraxis(len(names) > 1), showlegend=False)
+    if len(names) == 1:
+        figure.update_layout(margin={"t": 12, "b": 32})
+    return finished(figure, None if len(names) == 1 else "Ranges over the stages", height=height(names))
+
+
+def _boxes(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
+    """Return one rectangle for each stage's range, or one for each value that a choice still has."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for order, stage in enumerate(results.stages):
+        spec = results.spaces.get(stage, {}).get(name)
+        if spec is None:
+            continue
+        if spec["kind"] == "choice":
+            bands = [(axis.place(v) - 0.4, axis.place(v) + 0.4) for v in spec["values"]]
+        else:
+            bands = [(float(spec["low"]), float(spec["high"]))]
+        for low, high in bands:
+            x += [order - 0.4, order + 0.4, order + 0.4, order - 0.4, order - 0.4, None]
+            y += [low, low, high, high, low, None]
+    return [
+        go.Scatter(
+            x=x,
+            y=y,
+            fill="toself",
+            mode="lines",
+            hoverinfo="skip",
+            fillcolor="rgba(128,140,160,.18)",
+            line={"color": "rgba(128,140,160,.7)", "width": 1},
+        )
+    ]
+
+
+def _points_over_stages(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
+    traces = []
+    for order, stage in enumerate(results.stages):
+        rows = axis.there(thinned(results, stage, MOST_POINTS))
+        x = [order + 0.7 * shift for shift in spread(len(rows))]
+        traces.append(
+            go.Scatter(
+                x=x,
+                y=axis.positions(rows, jitter=0.5),
+                mode="markers",
+                text=hover(rows, axis),
+                customdata=rows["objective"],
+                hovertemplate="%{text}<br>%{customdata:.5g}<extra></extra>",
+                marker={
+                    "color": ranks(rows["objective"], results.mode),
+                    "coloraxis": "coloraxis",
+                    "size": 6,
+                    "line": {"width": 0.5, "color": "rgba(128,128,128,.6)"},
+                },
+            )
+        )
+    return traces
+
+
+def _coloraxis(scale: bool) -> dict[str, Any]:
+    bar = {
+        "title": {"text": "rank in<br>its stage"},
+        "tickvals": [0.02, 1],
+        "ticktext": ["worst", "best"],
+        "thickness": 10,
+        "len": 0.8,
+        "outlinewidth": 0,
+    }
+    return {"colorscale": SCALE, "cmin": 0, "cmax": 1, "colorbar": bar, "showscale": scale}

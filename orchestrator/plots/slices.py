@@ -1,0 +1,39 @@
+"""The objective against each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from orchestrator.plots.axis import MOST_POINTS, Axis, columns, grid, height, hover
+from orchestrator.plots.theme import COLOURS, finished, plain
+from orchestrator.results.analysis import objective_range, thinned
+from orchestrator.results.load import Results
+
+
+def slices(results: Results, parameters: Sequence[str] | None = None) -> go.Figure:
+    """Draw the objective against each parameter, one colour for each stage."""
+    names = list(results.parameters if parameters is None else parameters)
+    figure = grid(names)
+    for number, name in enumerate(names):
+        row, col = number // columns(names) + 1, number % columns(names) + 1
+        axis = Axis(results, name)
+        for order, stage in enumerate(results.stages):
+            rows = axis.there(thinned(results, stage, MOST_POINTS))
+            trace = go.Scatter(
+                x=axis.positions(rows, jitter=0.5),
+                y=rows["objective"],
+                mode="markers",
+                name=plain(stage),
+                legendgroup=str(order),
+                showlegend=number == 0,
+                text=hover(rows, axis),
+                marker={"color": COLOURS[order % len(COLOURS)], "size": 6, "opacity": 0.75},
+                hovertemplate="%{text}<br>%{y:.5g}<extra></extra>",
+            )
+            figure.add_trace(trace, row=row, col=col)
+        figure.update_xaxes(**axis.layout, row=row, col=col)
+        figure.update_yaxes(range=objective_range(results), row=row, col=col)
+    figure.update_yaxes(title_text=plain(results.metric), col=1)
+    return finished(figure, None if len(names) == 1 else "Objective by parameter", height=height(names))
