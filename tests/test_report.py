@@ -17,6 +17,7 @@ import pytest
 import orchestrator
 from made_sweep import HOSTILE, make_sweep
 from orchestrator import Results, UserError, plots
+from orchestrator.plots.theme import plain
 from orchestrator.report.html import page, write_report
 from orchestrator.report.markup import number, script_json
 from orchestrator.results.analysis import failures, final_settings, matched, spearman, standing, thinned
