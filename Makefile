@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 # Options for pytest: `make test PYTEST="-k narrowing"`.
-PYTEST ?= -n 4 --dist worksteal
+PYTEST ?= -n 4 --dist worksteal --durations 30
 VENV ?= .venv
 BIN = $(VENV)/bin
 

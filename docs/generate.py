@@ -41,7 +41,7 @@ Hydra overrides. Bad input is one message with the file, the key and the nearest
 
 # In the order in which they are met; a command that is not here comes last.
 GROUPS = {
-    "Before a sweep": ("inspect", "check", "plan", "doctor"),
+    "Before a sweep": ("inspect", "check", "plan", "doctor", "completion"),
     "Running": ("run", "submit", "advance", "cron", "status", "budget", "cancel", "retry"),
     "What it found": ("results", "report", "ensemble", "export", "predict", "share"),
 }

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator import __version__
+from orchestrator.commands import completing
 from orchestrator.commands.checking import check
 from orchestrator.commands.combining import ensemble
+from orchestrator.commands.completion import completion
 from orchestrator.commands.driving import advance, cron, submit
 from orchestrator.commands.handing_over import export, predict
 from orchestrator.commands.inspecting import inspect
 from orchestrator.commands.machine import doctor
+from orchestrator.commands.results import results
 from orchestrator.commands.sharing import share
+from orchestrator.commands.standing import planned_spaces, status
 from orchestrator.commands.sweeps import (
     checked,
     console,
@@ -28,6 +32,7 @@ from orchestrator.commands.sweeps import (
     open_target,
     overrides_argument,
     refuse_cancelled,
+    say,
     short,
     target_argument,
 )
@@ -38,8 +43,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.create import Planned
     from orchestrator.control.decide import Decision
-    from orchestrator.control.drive import Sweep
-    from orchestrator.space import Parameter
+    from orchestrator.control.opened import Sweep
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,12 +61,15 @@ def main() -> None:
     """
 
 
-for _command in (inspect, check, advance, submit, cron, doctor, ensemble, export, predict, share):
+for _command in (
+    *(inspect, check, submit, advance, cron, status, results, ensemble, export, predict, share),
+    *(doctor, completion),
+):
     main.add_command(_command)
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), shell_complete=completing.targets)
 @overrides_argument
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @click.option("--show-script", is_flag=True, help="Show the batch scripts that SLURM will get, and no plan.")
@@ -81,7 +88,7 @@ def plan(file: Path, overrides: tuple[str, ...], dry_run: bool, show_script: boo
     from orchestrator.control.create import freeze_plan, work_out
     from orchestrator.planning.narrowing.trust import describe, told
     from orchestrator.planning.plan import plan_to_json
-    from orchestrator.report.terminal import show_plan
+    from orchestrator.report.planned import show_plan
     from orchestrator.space import to_json
     from orchestrator.sweep.facts import read_facts
 
@@ -137,78 +144,6 @@ def run(target: Path, overrides: tuple[str, ...]) -> None:
         click.echo(f"Stop them too: orchestrate cancel {short(sweep.directory.path)}", err=True)
         sys.exit(130)
     _end(screen, sweep, decision)
-
-
-@main.command()
-@directory_argument
-@json_option
-@click.option("--watch", is_flag=True, help="Show it again and again until the sweep is at rest.")
-def status(directory: Path, as_json: bool, watch: bool) -> None:
-    """Show where a sweep stands: trials by state, best so far, ranges and why, cost.
-
-    \b
-    Examples:
-      orchestrate status sweeps/digits
-      orchestrate status sweeps/digits --watch
-      orchestrate status sweeps/digits --json | jq .phases
-    """
-    from orchestrator.control.drive import observe, owner
-    from orchestrator.control.journal import last_line
-    from orchestrator.control.submit import driver_log, handed_over
-    from orchestrator.report.terminal import ensemble_view, standing_view
-    from orchestrator.sweep.files import read_json
-
-    sweep = open_target(directory, ())
-    standing = observe(sweep)
-    if as_json:
-        click.echo(json.dumps({**standing.to_json(), "driven_by": owner(sweep)}, indent=1))
-        return
-    screen = console()
-    if watch:
-        _watch(screen, sweep)
-        return
-    screen.print(standing_view(standing, _spaces(sweep)))
-    if sweep.directory.ensemble_result.exists():
-        screen.print(ensemble_view(read_json(sweep.directory.ensemble_result)))
-    for sentence in _diagnoses(sweep):
-        click.echo(sentence)
-    if standing.message:
-        click.echo(standing.message)
-    for sentence in how_to_mend(sweep) if standing.state == "paused" else ():
-        click.echo(sentence)
-    if standing.state == "running":
-        by = owner(sweep)
-        if by is None and handed_over(sweep.directory):
-            words = last_line(driver_log(sweep.directory)) or "it said nothing"
-            click.echo(f"the job that drove it is gone; its last words: {words}")
-        click.echo(f"driven by {by}" if by else f"nobody drives it: {how_to_go_on(sweep)}")
-
-
-@main.command()
-@directory_argument
-@click.option("--format", "kind", type=click.Choice(["table", "csv", "json"]), default="table")
-@click.option("--stage", help="Only the trials of one stage.")
-@click.option("--top", type=click.IntRange(min=1), help="Only the best so many.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Write to a file instead (csv, json or parquet)."
-)
-@json_option
-def results(
-    directory: Path, kind: str, stage: str | None, top: int | None, output: Path | None, as_json: bool
-) -> None:
-    """Show the results as a table, or export them.
-
-    \b
-    Examples:
-      orchestrate results sweeps/digits --top 10
-      orchestrate results sweeps/digits --stage fine --format csv
-      orchestrate results sweeps/digits --output results.parquet
-    """
-    from orchestrator.report.export import export_results, select_trials
-
-    sweep = open_target(directory, ())
-    trials = select_trials(sweep.directory.path, stage, top)
-    export_results(trials, "json" if as_json else kind, output, console())
 
 
 @main.command()
@@ -297,64 +232,24 @@ def _show_scripts(planned: Planned, as_json: bool) -> None:
         click.echo(f"### {title}\n{text}")
 
 
-def _spaces(sweep: Sweep) -> dict[str, tuple[Parameter, ...]]:
-    from orchestrator.space import from_json
-    from orchestrator.sweep.files import read_json
-
-    spaces = {}
-    for phase in sweep.plan.stages:
-        path = sweep.directory.phase(phase.kind, phase.name).space
-        if path.exists():
-            spaces[phase.name] = from_json(read_json(path))
-    return spaces
-
-
-def _diagnoses(sweep: Sweep) -> list[str]:
-    """Return what the trials of each stage have in common, once the stage after it has begun."""
-    from itertools import pairwise
-
-    from orchestrator.sweep.files import read_json
-
-    sentences = []
-    for stage, after in pairwise(sweep.plan.stages):
-        path = sweep.directory.phase(after.kind, after.name).space
-        found = read_json(path).get("diagnosis", []) if path.exists() else []
-        sentences += [f"{stage.name}: {sentence}" for sentence in found]
-    return sentences
-
-
-def _watch(console: Console, sweep: Sweep) -> None:
-    import time
-
-    from orchestrator.control.drive import observe
-    from orchestrator.report.progress import Progress
-
-    with Progress(console) as progress:
-        while (standing := observe(sweep)).state == "running":
-            progress.show(standing)
-            time.sleep(1.0)
-        progress.show(standing)
-
-
-def _end(console: Console, sweep: Sweep, decision: Decision) -> None:
+def _end(screen: Console, sweep: Sweep, decision: Decision) -> None:
     from orchestrator.report.terminal import show_end
-    from orchestrator.sweep.files import read_json
+    from orchestrator.results.ensemble_file import read_ensemble
 
     standing = sweep.stand(decision)
-    result = sweep.directory.ensemble_result
-    ensemble = read_json(result) if result.exists() else None
     if decision.state == "done":
-        show_end(console, standing, ensemble, _spaces(sweep), short(sweep.directory.path))
+        ensemble = read_ensemble(sweep.directory)
+        show_end(screen, standing, ensemble, planned_spaces(sweep), short(sweep.directory.path))
         if ensemble is None and any(phase.kind == "ensemble" for phase in standing.phases):
             click.echo(
                 f"error: the ensemble failed: see orchestrate results and {sweep.directory.logs}", err=True
             )
             sys.exit(1)
         return
-    click.echo(f"{decision.state}: {decision.message}", err=True)
-    if decision.state == "paused":
-        for sentence in how_to_mend(sweep):
-            click.echo(sentence, err=True)
+    errors = console(err=True)
+    say(errors, f"{decision.state}: {decision.message}")
+    for sentence in how_to_mend(sweep) if decision.state == "paused" else ():
+        say(errors, sentence)
     sys.exit(exit_status(decision.state))
 
 

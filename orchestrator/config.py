@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -216,17 +217,42 @@ _SECTIONS: dict[str, type] = {
 _SCHEMA, _PRIMARY = "_orchestrator_schema", "_orchestrator_sweep"
 
 
+@contextlib.contextmanager
+def _hydra_to_ourselves() -> Iterator[None]:
+    """Compose as if nobody else used Hydra here, and leave it as it was.
+
+    What it composes with belongs to the whole process: an application of Hydra's, or a notebook that has
+    called `hydra.initialize`, would go on with our version base.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import VersionBase
+
+    versions, running = VersionBase.instance(), GlobalHydra.instance().hydra
+    base = versions.getbase()
+    GlobalHydra.instance().hydra = None
+    try:
+        yield
+    finally:
+        versions.version_base = base
+        # Another instance by now: Hydra puts a copy in the place of the one that it found.
+        GlobalHydra.instance().hydra = running
+        for name in (_SCHEMA, _PRIMARY):
+            ConfigStore.instance().repo.pop(f"{name}.yaml", None)
+
+
 def _compose(node: dict[str, Any], folder: Path, overrides: list[str], file: Path) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
     def composed(texts: Sequence[str]) -> DictConfig:
-        store = ConfigStore.instance()
-        store.store(name=_SCHEMA, node=SweepConfig)
-        store.store(name=_PRIMARY, node=node)
-        with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
-            return compose(config_name=_PRIMARY, overrides=list(texts))
+        with _hydra_to_ourselves():
+            store = ConfigStore.instance()
+            store.store(name=_SCHEMA, node=SweepConfig)
+            store.store(name=_PRIMARY, node=node)
+            with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+                return compose(config_name=_PRIMARY, overrides=list(texts))
 
     def siblings(key: str) -> list[str]:
         parent = key.rpartition(".")[0]

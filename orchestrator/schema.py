@@ -293,6 +293,25 @@ class SlurmConfig:
 
 
 @dataclass
+class ResultsConfig:
+    """Where records are read into tables."""
+
+    # threads, of the process that does it; the address of a Dask scheduler, such as tcp://host:8786; or
+    # slurm, jobs that ask for what slurm.driver says, with slurm's cpus_per_task, mem_gb and timeout_min, and
+    # no GPU
+    dask: str = "threads"
+    # with slurm: how many jobs
+    jobs: int = 2
+    # fewer megabytes of new records than this are read by threads all the same
+    least_mb: float = 100.0
+    # how long to wait for a first worker
+    wait_seconds: float = 300.0
+    # with slurm: the network interface, such as ib0, by which the jobs reach this process; null is Dask's
+    # choice
+    interface: str | None = None
+
+
+@dataclass
 class SweepConfig:
     """A sweep file (the schema behind `defaults: [sweep]`)."""
 
@@ -324,6 +343,7 @@ class SweepConfig:
     # the dataset, one of datasets/*.yaml or your own; the job finds it at config.dataset
     datasets: dict[str, Any] = field(default_factory=dict)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    results: ResultsConfig = field(default_factory=ResultsConfig)
 
 
 def final_runs(final: FinalConfig) -> tuple[int, int]:

@@ -22,20 +22,36 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal SLURM's tests, which mostly wait, to half of the workers, which begin with them.
+# Files whose tests take a minute or more, on SLURM and without it.
+LONG_ON_SLURM = ("test_slurm_worker.py", "test_slurm_finals.py")
+LONG = ("test_examples.py", "test_final_waves.py", "test_run.py", "test_planner.py", "test_jobs.py")
 
-    A worker is given a part of the list as it stands. The others stay in order, for the fixtures of modules.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests to the workers, each of which is given a part of the list as it stands.
+
+    SLURM's tests mostly wait: half of the workers begin with them, and leave the processors to the others.
+    Those that want SLURM for themselves come first, on one worker; meanwhile the others begin with what
+    takes long. The rest stay in order, for the fixtures of modules.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     half, share = max(1, workers // 2), math.ceil(len(items) / workers)
     waiting = [item for item in items if item.get_closest_marker("slurm")]
-    others = iter([item for item in items if not item.get_closest_marker("slurm")])
+    alone = [item for item in waiting if "slurm_alone" in item.fixturenames]  # type: ignore[attr-defined]
+    along = [item for item in waiting if item not in alone]
+    along.sort(key=lambda item: item.path.name not in LONG_ON_SLURM)
+    others = [item for item in items if item not in waiting]
+    long = [[item for item in others if item.path.name == name] for name in LONG]
+    rest = iter([item for item in others if item.path.name not in LONG])
     dealt: list[pytest.Item] = []
     for worker in range(workers):
-        own = waiting[worker::half] if worker < half else []
-        dealt += [*own, *itertools.islice(others, max(0, share - len(own)))]
-    items[:] = [*dealt, *others]
+        whole_files = long[worker - 1 :: workers - 1] if worker and workers > 1 else []
+        own = [*(alone if worker == 0 else []), *itertools.chain(*whole_files)]
+        own += along[worker::half] if worker < half else []
+        dealt += [*own, *itertools.islice(rest, max(0, share - len(own)))]
+    if workers == 1:
+        dealt += itertools.chain(*long)
+    items[:] = [*dealt, *rest]
 
 
 def _why_no_slurm() -> str:

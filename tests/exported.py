@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.ensemble.scores import scored
+from orchestrator.export.manifest import NAME
+from orchestrator.export.write import export
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, write_trials
 from orchestrator.training import supervised
 from orchestrator.worker.job import trial_config
@@ -110,3 +115,42 @@ def write_result(directory: SweepDirectory, configs: dict[str, Any], score: str,
     }
     directory.ensemble_result.parent.mkdir(parents=True, exist_ok=True)
     directory.ensemble_result.write_text(json.dumps(result))
+
+
+# The fixtures of several modules: what is made once for all of them, and not to be changed.
+
+
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a finished sweep over the digits."""
+    return _small_sweep(tmp_path_factory.getbasetemp())
+
+
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what is exported of it, far from the sweep."""
+    return _small_model(tmp_path_factory.getbasetemp())
+
+
+def model_copy(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """Return a copy of that, to be damaged."""
+    return Path(shutil.copytree(small_model(tmp_path_factory), tmp_path / "copy"))
+
+
+@functools.cache
+def _small_sweep(base: Path) -> Path:
+    return finished_sweep(base / "digits")
+
+
+@functools.cache
+def _small_model(base: Path) -> Path:
+    folder = base / "exported" / "model"
+    folder.parent.mkdir()
+    export(_small_sweep(base), folder)
+    return folder
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Change the manifest of an exported folder; returns the folder."""
+    manifest = json.loads((folder / NAME).read_text())
+    change(manifest)
+    (folder / NAME).write_text(json.dumps(manifest))
+    return folder

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from hypothesis import strategies as st
 
 from orchestrator.planning.narrowing.narrow import StageResults
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value
 
 

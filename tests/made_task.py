@@ -14,7 +14,6 @@ from orchestrator.sweep.directory import STAGE, PhaseDirectory, SweepDirectory, 
 from orchestrator.sweep.records import RecordFile, encode, read_file
 from orchestrator.sweep.submissions import Intent, write_intent
 from orchestrator.worker.batch import run_batch
-from orchestrator.worker.task import Task
 
 SWEEP = """
 name: tasks
@@ -36,7 +35,7 @@ class MadeTask:
 
     def run(self, submission: int = 1) -> dict[str, int]:
         """Run the only task of a submission in this process."""
-        return run_batch(Task(str(self.directory.path), STAGE, "only", submission, 0))
+        return run_batch(self.directory, "only", submission, 0)
 
     def submit(self, number: int, trials: Sequence[str], *, larger: bool = False) -> None:
         """Write the intent of a submission of one task."""

@@ -2,7 +2,7 @@
 
 A `World` holds one sweep, one cluster and the processes that drive it. Its verbs (`call`, `go`, `tick`,
 `kill`, `freeze`, `park`, `accident`, `cancel`, `retry`) make one thing happen each; `finish` stops all
-trouble, drives the sweep to its end and lists what is wrong. `run_schedule` draws verbs from a seed.
+trouble, drives the sweep to its end and lists what is wrong. `simulated_schedules` draws verbs from a seed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import shutil
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from faults import Process, as_process, beat, close_files, here, installed, mortal
+from simulated_faults import ERRORS, FAULTS, Fault
+from simulated_templates import EPOCH, HOSTS, Template
 
 import orchestrator.control.act as act
 import orchestrator.control.retry as retry_module
@@ -35,12 +37,9 @@ from orchestrator.cluster.simulation.machine import Job, Machine, Site
 from orchestrator.cluster.simulation.steps import Killed, Pause, as_steps
 from orchestrator.cluster.simulation.work import pretend, pretended_value
 from orchestrator.control.advance import advance, affordable_facts
-from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.control.decide import CANCELLED, DONE, PAUSED, Decision
-from orchestrator.control.drive import Sweep
+from orchestrator.control.opened import Sweep
 from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, SubmissionRefused, UserError
-from orchestrator.planning.plan import Plan
-from orchestrator.schema import SweepConfig
 from orchestrator.sweep import lease, records
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts, checked_path, read_phase
@@ -50,105 +49,12 @@ from orchestrator.worker.assigned import Batch, RecordWriter
 from orchestrator.worker.batch import run_batch
 from orchestrator.worker.task import Task
 
-EPOCH = 1_780_000_000.0
 OPERATION_SECONDS = 0.01
 # What a stalled process, a dead owner on another machine and a submission under way are waited for.
 ROUND_SECONDS = 60.0
 MOST_ROUNDS = 150
 # Hearts beat so often while time passes.
 TICKS = 4
-HOSTS = ("login1", "login2")
-
-TRAIN = "def train(config, trial):\n    return {'score': config.lr}\n"
-SWEEP = """
-name: tiny
-metric: {name: score, mode: max}
-space: {lr: "tag(log, interval(1e-5, 1.0))", width: "choice(8, 16)"}
-stages:
-  first: {trials: 4, epochs: 1%s}
-  second: {trials: 3, epochs: 2}
-final: {top: 1, seeds: 2, epochs: 3}
-jobs:
-  _target_: my_train.train
-  config: {lr: 0.1, width: 8, epochs: 1}
-  scale: {epochs: epochs}
-slurm:
-  {executor: slurm, tasks_at_once: 2, cpus_per_task: 1, attempts: 50, timeout_min: 600,
-   on_out_of_memory: {mem_gb: 64}}
-"""
-# Variants of the first stage, and one with the checks before it.
-VARIANTS = {"plain": "", "closing": ", close: 0.5", "waves": ", waves: 2, repeats: 1", "checked": ""}
-
-# What can go wrong at which kind of operation. `late`: the cluster takes the array after the caller gave up.
-CHANGES = {"create", "open", "write", "fsync", "replace", "link", "unlink", "mkdir"}
-FILE_KINDS = {"read", "look", "list", "payload", *CHANGES}
-# What workers do often enough to be met in their turn.
-WORKERS_TOO = {"read", "open", "write", "fsync"}
-COMMANDS = {"sbatch", "sbatch's answer", "find", "adopt", "squeue", "sacct", "scancel"}
-FAULTS: dict[str, set[str]] = {
-    "dies": FILE_KINDS | COMMANDS | {"payloads there", "compact"},
-    "dies after": CHANGES,
-    "stale handle": FILE_KINDS,
-    "disk full": {"create", "open", "write", "fsync", "replace", "link", "mkdir", "payload"},
-    "not permitted": {"create", "open", "replace", "link", "unlink", "mkdir", "payload"},
-    "reply lost": CHANGES - {"create", "open"},
-    "exists after all": {"link"},
-    "torn and dies": {"write"},
-    "torn and full": {"write"},
-    "short": {"write"},
-    "unavailable": COMMANDS,
-    "refused": {"sbatch"},
-    "full": {"sbatch"},
-    "late": {"sbatch"},
-}
-ERRORS = {
-    "stale handle": errno.ESTALE, "disk full": errno.ENOSPC, "not permitted": errno.EACCES,
-    "reply lost": errno.ESTALE, "torn and full": errno.ENOSPC,
-}  # fmt: skip
-# Where a stall does most harm: right before a process changes something that others see.
-PARKS = ("link", "replace", "unlink", "create", "sbatch", "sbatch's answer", "payload", "payloads there",
-         "find", "adopt", "squeue", "scancel")  # fmt: skip
-ACCIDENTS = ("node fails", "node cut off", "preempted", "killed by a preemption", "requeued",
-             "requeued, ghost", "out of memory", "cancelled by hand", "time limit")  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """What goes wrong at the first operation of a kind (empty: any that it can befall) from a number on."""
-
-    at: int
-    name: str
-    kind: str = ""
-    role: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Template:
-    """A sweep, planned once and copied for each world."""
-
-    name: str
-    path: Path
-    plan: Plan
-    config: SweepConfig
-
-
-def make_templates(folder: Path) -> dict[str, Template]:
-    """Plan each variant."""
-    templates = {}
-    for name, first in VARIANTS.items():
-        user = folder / name
-        user.mkdir(parents=True)
-        (user / "my_train.py").write_text(TRAIN)
-        (user / "sweep.yaml").write_text(SWEEP % first)
-        overrides = [f"dir={folder / f'{name}-planned'}", f"checks.enabled={name == 'checked'}".lower()]
-        planned = work_out(user / "sweep.yaml", overrides)
-        freeze_plan(planned)
-        shutil.rmtree(planned.directory.lease)
-        write_json(checked_path(planned.directory), {"time": EPOCH, "host": HOSTS[0]})
-        templates[name] = Template(
-            name=name, path=planned.directory.path, plan=planned.plan, config=planned.config
-        )
-    return templates
 
 
 @dataclass(eq=False, kw_only=True)
@@ -580,7 +486,7 @@ class World:
             worker.known = self._results_of(task)
             try:
                 with as_process(process):
-                    run_batch(task, run)
+                    run_batch(self.directory, task.phase, task.submission, task.index, run)
             except OSError:
                 if not process.faulted:
                     self.wrong.append(f"a worker met an error of its own:\n{traceback.format_exc()}")
@@ -843,64 +749,3 @@ class Ran:
     # trials of the sweep, and how many began, repetitions counted
     trials: int = 0
     runs: int = 0
-
-
-# Operations of an undisturbed sweep, over which faults are spread.
-USUAL_OPERATIONS = 1500
-
-
-def run_schedule(template: Template, seed: int, *, whole: bool = False) -> Ran:
-    """Draw a schedule from a seed, run it and check how the sweep ends."""
-    draw = random.Random(f"schedule {seed}")
-    with World(template, seed, whole=whole) as world:
-        count = draw.choice([0, 1, 2, 3, 5, 10, 20])
-        world.faults = sorted(_fault(draw) for _ in range(count))
-        stormy = draw.choice([0.0, 0.02, 0.1])
-        cancelled, retried = (draw.randrange(300) if draw.random() < 0.1 else None for _ in range(2))
-        for turn in range(draw.choice([30, 100, 300])):
-            if world.done:
-                break
-            if turn == cancelled:
-                world.cancel()
-            if turn == retried:
-                world.retry()
-            _verb(world, draw, stormy)
-        return world.ran()
-
-
-def run_calm(template: Template, seed: int, faults: Sequence[Fault] = ()) -> Ran:
-    """Run a sweep by one controller after another, with nothing but the given faults."""
-    with World(template, seed) as world:
-        world.faults = sorted(faults)
-        for _ in range(MOST_ROUNDS):
-            if world.done:
-                break
-            world.call()
-            world.go(0, 1_000_000)
-            world.tick(ROUND_SECONDS)
-        return world.ran()
-
-
-def _fault(draw: random.Random) -> Fault:
-    name = draw.choice(list(FAULTS))
-    kind = draw.choice(["", *sorted(FAULTS[name])])
-    role = draw.choice(["controller", "worker"]) if kind in WORKERS_TOO else ""
-    return Fault(draw.randrange(USUAL_OPERATIONS), name, kind, role)
-
-
-def _verb(world: World, draw: random.Random, stormy: float) -> None:
-    if not any(not one.over for one in world.controllers) or draw.random() < 0.04:
-        world.call(draw.randrange(2), patient=draw.random() < 0.2)
-    chance, which = draw.random(), draw.randrange(8)
-    if chance < stormy:
-        world.accident(draw.choice(ACCIDENTS), which)
-    elif chance < stormy + 0.02:
-        world.kill(which)
-    elif chance < stormy + 0.05:
-        world.freeze(which)
-    elif chance < stormy + 0.09:
-        world.park(which, draw.choice(PARKS))
-    elif chance < 0.4:
-        world.tick(draw.choice([1.0, 10.0, 60.0, 400.0]))
-    else:
-        world.go(which, int(draw.expovariate(1 / 100)))

@@ -193,7 +193,7 @@ def waiting(task: Task, gate: Path) -> Iterator[float]:
                 writer.write({**line, "metrics": {"score": 1.0}, "seconds": 1.0, "time": 1.0})
             return {}
 
-        run_batch(task, run)
+        run_batch(SweepDirectory(Path(task.sweep)), task.phase, task.submission, task.index, run)
 
     return as_steps(body)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.version import VersionBase
 from omegaconf import OmegaConf
+from packaging.version import Version
 
 from orchestrator.config import catalogues, freeze, has_path, job_config, leaf_paths, load_frozen, load_sweep
 from orchestrator.errors import UserError
@@ -248,3 +253,20 @@ def test_cores_and_trials_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials_at_once(SlurmConfig(cpus_per_task=0, trials_at_once=0)) == 3
     assert trials_at_once(SlurmConfig(cpus_per_task=4, trials_at_once=0)) == 4
     assert trials_at_once(SlurmConfig(cpus_per_task=4, trials_at_once=2)) == 2
+
+
+def test_composing_leaves_hydra_as_it_was(tmp_path: Path) -> None:
+    # A notebook may have called `hydra.initialize`, and an application runs with its own version base.
+    running, base, stored = GlobalHydra.instance(), VersionBase.instance().getbase(), ConfigStore.instance()
+    before, names = running.hydra, set(stored.repo)
+    own = Hydra(task_name="own", config_loader=None)  # type: ignore[arg-type]
+    try:
+        running.hydra, VersionBase.instance().version_base = own, Version("1.1")
+        load(tmp_path, INLINE)
+        with pytest.raises(UserError):
+            load(tmp_path, INLINE, "slurm=nowhere")
+        assert GlobalHydra.instance().hydra is own
+        assert VersionBase.instance().getbase() == Version("1.1")
+        assert set(stored.repo) == names
+    finally:
+        GlobalHydra.instance().hydra, VersionBase.instance().version_base = before, base

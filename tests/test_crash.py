@@ -11,18 +11,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from simulated_sweeps import (
-    ACCIDENTS,
-    FAULTS,
-    PARKS,
-    VARIANTS,
-    Fault,
-    Template,
-    World,
-    make_templates,
-    run_calm,
-    run_schedule,
-)
+from simulated_faults import ACCIDENTS, FAULTS, PARKS, Fault
+from simulated_schedules import run_calm, run_schedule
+from simulated_sweeps import World
+from simulated_templates import VARIANTS, Template, make_templates
 
 from orchestrator.cluster.simulation.machine import Site
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from orchestrator.data.dataset import open_dataset
 from orchestrator.data.settings import DatasetSettings, read_settings
-from orchestrator.data.size import DatasetSize, dataset_size, trained_samples, validated_samples
+from orchestrator.data.size import DatasetSize, dataset_size, trained_samples
 from orchestrator.data.transforms import Transform
 from orchestrator.errors import UserError
 
@@ -60,8 +60,6 @@ def test_the_catalogue_opens_and_is_as_large_as_planned(name: str) -> None:
     # Declared sizes don't tell the classes' sizes; those of the bundled sets are equal to within a third.
     planned = trained_samples(size, 0.05, 2, config["split"])
     assert planned == pytest.approx(len(data.train.targets), rel=0.35, abs=2)
-    validated = validated_samples(size, 40, 2, config["split"])
-    assert validated == pytest.approx(len(data.validation.targets), rel=0.35, abs=2)
 
 
 @pytest.mark.parametrize("name", ["wine", "iris", "diabetes"])
@@ -275,8 +273,6 @@ def test_planned_sizes_are_exact_where_labels_are_known(table: Path) -> None:
             data = open_dataset(config | {"fraction": fraction, "classes": classes, "class_rule": "random"})
             planned = trained_samples(size, fraction, classes, config["split"], class_rule="random")
             assert planned == len(data.train.ids), name
-            validated = validated_samples(size, None, classes, config["split"], class_rule="random")
-            assert validated == len(data.validation.ids)
 
 
 def test_planning_refuses_what_opening_would() -> None:

@@ -15,7 +15,7 @@ from orchestrator.data.confusable import confusable_order
 from orchestrator.data.dataset import Splits, open_dataset
 from orchestrator.data.folds import fold_counts, fold_numbers, number_of_folds
 from orchestrator.data.settings import DatasetSettings, SplitSettings
-from orchestrator.data.size import DatasetSize, dataset_size, trained_samples, validated_samples
+from orchestrator.data.size import DatasetSize, dataset_size, trained_samples
 from orchestrator.data.source import Source
 from orchestrator.data.splits import class_counts
 
@@ -101,9 +101,7 @@ def test_planning_pays_for_every_fold() -> None:
             size, scale.fraction, scale.classes, cut, class_rule=scale.rule, all_folds=False
         )
         assert first == len(folds[0].train.ids)
-        validated = validated_samples(size, None, scale.classes, cut, class_rule=scale.rule)
-        assert validated == sum(len(fold.validation.ids) for fold in folds)
-        assert (size.train_samples, size.validation_samples, size.folds) == (256, 64, 5)
+        assert (size.train_samples, size.folds) == (256, 5)
 
 
 def test_bad_folds_are_refused() -> None:

@@ -115,7 +115,7 @@ KEYS = {
     *("version", "task", "score", "mode", "asked", "combine", "candidates", "skipped", "members"),
     *("combination", "best_single", "soup", "temperature", "nested", "validation", "test"),
     *("test_intervals", "gains", "methods", "ablation", "other_scores", "validation_samples"),
-    *("test_samples", "test_looks", "student"),
+    *("test_samples", "test_looks", "student", "student_missing"),
 }
 
 

@@ -18,7 +18,8 @@ from orchestrator.planning.narrowing.holding import (
     to_hold,
 )
 from orchestrator.planning.narrowing.importance import importance, unimportant
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import Parameter, Value, parse_space, to_json
 
 SPACE = parse_space(

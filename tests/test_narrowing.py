@@ -12,7 +12,8 @@ import pytest
 from made_results import number, stage
 from orchestrator.planning.narrowing.narrow import FEWEST_TRIALS, StageResults, narrow
 from orchestrator.planning.narrowing.trust import Agreement
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import FLOAT, Parameter, Value, parse_space
 
 KEEP, MARGIN = 0.25, 0.2

@@ -16,7 +16,8 @@ from orchestrator.planning.narrowing import importance
 from orchestrator.planning.narrowing.evidence import standing
 from orchestrator.planning.narrowing.narrow import StageResults, narrow
 from orchestrator.planning.narrowing.trust import Agreement
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import CHOICE, INT, Parameter
 
 KEEP, MARGIN = 0.25, 0.2

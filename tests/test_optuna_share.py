@@ -20,7 +20,7 @@ from orchestrator.config import load_frozen
 from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.control.draw import freeze
 from orchestrator.errors import UserError
-from orchestrator.integrations import optuna_share, optuna_storage
+from orchestrator.integrations import alone, optuna_storage
 from orchestrator.integrations.optuna_share import share_with_optuna
 from orchestrator.integrations.optuna_storage import find_place, open_storage
 from orchestrator.integrations.optuna_values import placed_value
@@ -156,7 +156,7 @@ def test_hostile_names_and_mixed_choices_are_kept(tmp_path: Path) -> None:
 
 def test_two_at_once_write_a_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = made(tmp_path, trials=(4,), finals=0)
-    monkeypatch.setattr(optuna_share, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(alone, "PATIENCE_SECONDS", 0.0)
     with (
         hold(sweep / "lease-share", "orchestrate share"),
         pytest.raises(UserError, match="is being shared by orchestrate share"),

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_sweep
 from orchestrator.errors import UserError
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.plan import Phase, Scale
-from orchestrator.planning.promotion import Finished, Known, final_trials
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.promotion import Known, final_trials
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.validate_final import validate_final
 from orchestrator.schema import SweepConfig
 from orchestrator.space import Value, parse_space, setting_id

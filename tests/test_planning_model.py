@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from orchestrator.planning.sampling.gaussian import _loss, _prior, fit
 from orchestrator.planning.sampling.model import improve, learn, propose
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import sobol
-from orchestrator.planning.sampling.samplers import Observation
 from orchestrator.space import Value, active, parse_space, setting_id
 
 SPACE = parse_space(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.merit import merits
 from orchestrator.planning.narrowing.trust import Agreement
 from orchestrator.planning.plan import Phase, Scale
@@ -19,13 +20,12 @@ from orchestrator.planning.promotion import (
     SAMPLED,
     START,
     SURVIVOR,
-    Finished,
     Known,
     final_trials,
     promoted,
     wave_trials,
 )
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import Value, parse_space, setting_id
 from orchestrator.sweep.directory import FINAL, STAGE, TrialSpec
 

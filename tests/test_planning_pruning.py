@@ -166,6 +166,14 @@ def test_of_a_trial_that_ran_twice_the_later_attempt_counts(tmp_path: Path) -> N
     assert judge(tmp_path).worth_going_on(1, {"acc": 0.5})
 
 
+def test_a_report_without_the_metric_hides_none_that_has_it(tmp_path: Path) -> None:
+    write(
+        tmp_path, "0001-0000-0.jsonl",
+        ("a", 1, {"acc": 0.5}), ("a", 1, {"loss": 0.1}), ("b", 1, {"loss": 0.1}), ("b", 2, {"acc": 0.6}),
+    )  # fmt: skip
+    assert not judge(tmp_path).worth_going_on(1, {"acc": 0.4})
+
+
 def test_lines_that_make_no_sense_and_torn_ones_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, "0001-0000-0.jsonl", ("ä", 1, {"acc": 0.5}), ("b", 1, {"acc": math.nan}))
     with (tmp_path / "0001-0000-0.jsonl").open("a") as file:

@@ -23,7 +23,7 @@ from orchestrator.report.ensemble import ensemble_figures, ensemble_parts
 from orchestrator.report.html import page
 from orchestrator.report.terminal import show_end
 from orchestrator.results.compact import compact
-from orchestrator.results.load import read_ensemble
+from orchestrator.results.ensemble_file import read_ensemble
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.files import read_json, write_json
 

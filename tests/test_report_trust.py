@@ -18,8 +18,9 @@ from orchestrator.planning.narrowing.trust import carries_over, describe
 from orchestrator.planning.plan import Cost, Phase, Plan, Scale
 from orchestrator.report.html import page
 from orchestrator.report.terminal import standing_view
-from orchestrator.report.trust import agreement_table, agreements, importance_table
+from orchestrator.report.trust import agreement_table, importance_table
 from orchestrator.results.compact import compact
+from orchestrator.results.trust import agreements
 from orchestrator.sweep.directory import STAGE, TrialSpec
 from orchestrator.sweep.facts import PhaseFacts
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, Outcome

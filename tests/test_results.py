@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +18,7 @@ import orchestrator
 from made_sweep import HOSTILE, METRIC, make_sweep
 from orchestrator import UserError
 from orchestrator.results.analysis import planned_trials, standing
-from orchestrator.results.compact import Compacted, compact
+from orchestrator.results.compact import Compacted, Scheduler, compact
 from orchestrator.results.schema import coerce, parameter_type
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, write_trials
 from orchestrator.sweep.files import read_json, write_json
@@ -236,9 +238,13 @@ def test_strings_come_through_unharmed(tmp_path: Path) -> None:
     assert any(HOSTILE[1] in error and "🙂" in error for error in coarse["error"])  # the surrogate is a "?"
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def one_by_one(tasks: Sequence[Any], size: int) -> list[Any]:
+    return list(dask.compute(*tasks, scheduler=dask.get))
+
+
+@pytest.mark.parametrize("scheduler", [None, one_by_one])
 def test_the_outcome_does_not_depend_on_the_order_of_lines_files_and_threads(
-    tmp_path: Path, scheduler: str
+    tmp_path: Path, scheduler: Scheduler | None
 ) -> None:
     def tables(sweep: Path) -> list[dict[str, Any]]:
         compact(sweep, scheduler=scheduler)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from made_sweep import make_sweep
 from orchestrator.results import fragments
 from orchestrator.results.compact import compact
 from orchestrator.results.fragments import Fragment
+from orchestrator.results.reports import Lines
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, write_trials
 from orchestrator.sweep.files import write_json
 from orchestrator.sweep.records import encode
@@ -28,6 +31,10 @@ def tables(sweep: Path) -> list[dict[str, Any]]:
         pq.read_table(sweep / f"results/{name}/stage=coarse/data.parquet", partitioning=None).to_pydict()
         for name in ("trials", "curves")
     ]
+
+
+def one_by_one(tasks: Sequence[Any], size: int) -> list[Any]:
+    return list(dask.compute(*tasks, scheduler=dask.get))
 
 
 def begin(path: Path) -> Path:
@@ -44,6 +51,10 @@ def begin(path: Path) -> Path:
     return path
 
 
+# A metric may be reported by one attempt alone, whose steps another one replaces.
+measured = st.dictionaries(st.sampled_from(("acc", "loss", "a third")), st.floats(0, 1), max_size=3)
+
+
 @st.composite
 def lines(draw: st.DrawFn) -> str:
     """A line of a record file: of any kind, or torn, or of an unknown trial."""
@@ -53,10 +64,10 @@ def lines(draw: st.DrawFn) -> str:
         return '{"kind": "rep'
     more: dict[str, Any] = {"time": draw(st.sampled_from((1.0, 2.0, 3.0)))}
     if kind == "report":
-        more |= {"step": draw(st.integers(1, 4)), "metrics": {"acc": draw(st.floats(0, 1))}}
+        more |= {"step": draw(st.integers(1, 4)), "metrics": draw(measured)}
     elif kind == "outcome":
         state = draw(st.sampled_from(("completed", "failed", "diverged")))
-        more |= {"state": state, "metrics": {"acc": draw(st.floats(0, 1))}, "seconds": 1.0, "error": "e"}
+        more |= {"state": state, "metrics": draw(measured), "seconds": 1.0, "error": "e"}
     elif kind == "finding":
         more |= {"code": "plateau", "evidence": "so", "advice": "", "step": 2}
     return encode({"kind": kind, "trial": trial, **more})
@@ -73,7 +84,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(written=steps, given_up=st.dictionaries(st.sampled_from(TRIALS), st.just("gone")))
 def test_compacting_on_the_way_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, written: Steps, given_up: dict[str, str]
@@ -84,8 +95,8 @@ def test_compacting_on_the_way_changes_nothing(
             with open(sweep / "stages/coarse/records" / name, "a") as file:
                 file.write(line)
         if now:
-            compact(often, scheduler="synchronous")
-    counts = [compact(sweep, given_up=given_up, scheduler="synchronous") for sweep in (often, once)]
+            compact(often, scheduler=one_by_one)
+    counts = [compact(sweep, given_up=given_up, scheduler=one_by_one) for sweep in (often, once)]
     assert counts[0] == counts[1]
     assert repr(tables(often)) == repr(tables(once))
 
@@ -95,9 +106,9 @@ def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = fragments.read_fragment
 
-    def remembering(path: Path) -> Fragment:
+    def remembering(path: Path, number: int) -> tuple[Fragment, Lines]:
         names.append(path.name)
-        return read(path)
+        return read(path, number)
 
     monkeypatch.setattr(fragments, "read_fragment", remembering)
     return names

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +18,8 @@ import pytest
 import commands
 from commands import (
     PLANNED_TRIALS,
-    SWEEP,
+    SHORT,
+    SHORT_TRIALS,
     TRAIN,
     assert_finished,
     loaded_after,
@@ -28,7 +31,7 @@ from commands import (
 )
 from orchestrator.sweep.submissions import read_submissions
 
-SLOW = SWEEP.replace("pause: 0.0", "pause: 0.3")
+SLOW = SHORT.replace("pause: 0.0", "pause: 0.3")
 
 
 def start_run(folder: Path, *, new_session: bool = False) -> subprocess.Popen[str]:
@@ -38,12 +41,29 @@ def start_run(folder: Path, *, new_session: bool = False) -> subprocess.Popen[st
     )  # fmt: skip
 
 
-def test_a_users_function_is_swept_without_importing_this_package(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
-    done = orchestrate("run", "sweep.yaml", cwd=tmp_path)
-    sweep = tmp_path / "sweeps" / "mine"
+@dataclass(frozen=True)
+class Finished:
+    """A finished sweep of all phases, not to be changed, and what was shown while it ran."""
+
+    folder: Path
+    shown: str
+
+    @property
+    def sweep(self) -> Path:
+        return self.folder / "sweeps" / "mine"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    write_user_sweep(folder)
+    return Finished(folder, orchestrate("run", "sweep.yaml", cwd=folder).stdout)
+
+
+def test_a_users_function_is_swept_without_importing_this_package(finished: Finished) -> None:
+    sweep = finished.sweep
     assert_finished(sweep)
-    assert "best setting" in done.stdout
+    assert "best setting" in finished.shown
     assert set(outcome_counts(sweep).values()) == {1}
     trials = pd.read_parquet(sweep / "results" / "trials")
     assert set(trials["stage"]) == {"coarse", "fine", "final"}
@@ -57,13 +77,13 @@ def test_a_users_function_is_swept_without_importing_this_package(tmp_path: Path
         sweep / "report.html"
     ).read_text()
     # Running it again finds nothing to do.
-    orchestrate("run", "sweep.yaml", cwd=tmp_path)
-    orchestrate("run", "sweeps/mine", cwd=tmp_path)
+    orchestrate("run", "sweep.yaml", cwd=finished.folder)
+    orchestrate("run", "sweeps/mine", cwd=finished.folder)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
 def test_advance_alone_drives_a_sweep(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
+    write_user_sweep(tmp_path, sweep=SHORT)
     orchestrate("plan", "sweep.yaml", cwd=tmp_path)
     assert not (tmp_path / "sweeps/mine/stages").exists(), "planning submits nothing"
 
@@ -72,7 +92,7 @@ def test_advance_alone_drives_a_sweep(tmp_path: Path) -> None:
         return bool(json.loads(shown.stdout)["state"] == "done")
 
     wait_for(at_rest, what="the sweep's end")
-    assert_finished(tmp_path / "sweeps" / "mine")
+    assert_finished(tmp_path / "sweeps" / "mine", SHORT_TRIALS)
 
 
 def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -88,7 +108,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_go_on(tmp_path: Path) ->
     # Nobody drives it, and still the stage's trials come in.
     wait_for(lambda: status(sweep)["phases"][0]["completed"] == 12, what="the end of the stage")
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
@@ -101,7 +121,7 @@ def test_kill_9_at_any_moment_and_run_again(tmp_path: Path, seconds: float) -> N
     run.communicate()
     orchestrate("run", "sweep.yaml", cwd=tmp_path)
     sweep = tmp_path / "sweeps" / "mine"
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}, "a trial ran again although its task lived on"
 
 
@@ -115,7 +135,7 @@ def test_a_killed_task_is_taken_up_where_it_was(tmp_path: Path) -> None:
     output, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
     assert "was lost" in output
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     submissions = read_submissions(sweep / "stages" / "coarse" / "submissions")
     assert len(submissions) == 2 and submissions[0].losses
     # Finished trials were not repeated.
@@ -123,16 +143,16 @@ def test_a_killed_task_is_taken_up_where_it_was(tmp_path: Path) -> None:
 
 
 def test_two_drivers_at_once_submit_nothing_twice(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
+    write_user_sweep(tmp_path, sweep=SHORT)
     orchestrate("plan", "sweep.yaml", cwd=tmp_path)
-    runs = [start_run(tmp_path) for _ in range(3)]
+    runs = [start_run(tmp_path) for _ in range(2)]
     for run in runs:
         _, errors = run.communicate(timeout=240)
         assert run.returncode == 0, errors
     sweep = tmp_path / "sweeps" / "mine"
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
-    assert len(list(sweep.glob("**/submissions/*.intent.json"))) == 3
+    assert len(list(sweep.glob("**/submissions/*.intent.json"))) == 2
 
 
 def test_cancel_stops_everything_and_retry_goes_on(tmp_path: Path) -> None:
@@ -150,12 +170,12 @@ def test_cancel_stops_everything_and_retry_goes_on(tmp_path: Path) -> None:
     assert "orchestrate retry sweeps/mine" in refused.stderr
     orchestrate("retry", "sweeps/mine", cwd=tmp_path)
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert all(outcome_counts(sweep)[trial] == 1 for trial in before), "a finished trial ran again"
 
 
 def test_the_same_error_everywhere_pauses_and_a_fix_goes_on(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path, train=TRAIN.replace('return {"score"', 'return {"scroe"'))
+    write_user_sweep(tmp_path, train=TRAIN.replace('return {"score"', 'return {"scroe"'), sweep=SHORT)
     paused = orchestrate("run", "sweep.yaml", cwd=tmp_path, status=1)
     assert paused.stderr.count("metric 'score' was not returned; there is 'scroe'") == 1
     assert "orchestrate retry sweeps/mine" in paused.stderr
@@ -167,15 +187,15 @@ def test_the_same_error_everywhere_pauses_and_a_fix_goes_on(tmp_path: Path) -> N
     shown = orchestrate("retry", "sweeps/mine", cwd=tmp_path)
     assert re.match(r"[1-9]\d* trials will run again", shown.stdout)
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
 
 
 def test_editing_the_code_while_the_sweep_runs_changes_nothing(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
+    write_user_sweep(tmp_path, sweep=SHORT)
     orchestrate("plan", "sweep.yaml", cwd=tmp_path)
     (tmp_path / "my_train.py").write_text("raise RuntimeError('half edited')\n")
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(tmp_path / "sweeps" / "mine")
+    assert_finished(tmp_path / "sweeps" / "mine", SHORT_TRIALS)
 
 
 def test_a_job_whose_import_fails_is_shown_before_anything_is_submitted(tmp_path: Path) -> None:
@@ -186,10 +206,8 @@ def test_a_job_whose_import_fails_is_shown_before_anything_is_submitted(tmp_path
     assert not list(tmp_path.glob("sweeps/mine/**/*.intent.json"))
 
 
-def test_torn_and_foreign_lines_in_records_are_passed_over(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
-    orchestrate("run", "sweep.yaml", cwd=tmp_path)
-    sweep = tmp_path / "sweeps" / "mine"
+def test_torn_and_foreign_lines_in_records_are_passed_over(finished: Finished, tmp_path: Path) -> None:
+    sweep = Path(shutil.copytree(finished.sweep, tmp_path / "sweeps" / "mine"))
     file = next((sweep / "stages" / "coarse" / "records").glob("*.jsonl"))
     with file.open("a") as handle:
         handle.write('{"kind": "something-new", "trial": 3}\n{"kind":"outcome","tri')
@@ -199,21 +217,20 @@ def test_torn_and_foreign_lines_in_records_are_passed_over(tmp_path: Path) -> No
     assert_finished(sweep)
 
 
-def test_results_and_status_as_a_person_asks_for_them(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path)
-    orchestrate("run", "sweep.yaml", cwd=tmp_path)
-    shown = orchestrate("results", "sweeps/mine", "--stage", "coarse", "--top", 3, cwd=tmp_path)
+def test_results_and_status_as_a_person_asks_for_them(finished: Finished, tmp_path: Path) -> None:
+    sweep = finished.sweep
+    shown = orchestrate("results", sweep, "--stage", "coarse", "--top", 3, cwd=tmp_path)
     assert shown.stdout.count("coarse-0") == 3 and "completed" in shown.stdout
-    rows = json.loads(orchestrate("results", "sweeps/mine", "--json", cwd=tmp_path).stdout)
+    rows = json.loads(orchestrate("results", sweep, "--json", cwd=tmp_path).stdout)
     assert len(rows) == PLANNED_TRIALS and rows[0]["stage"] == "final"
-    orchestrate("results", "sweeps/mine", "--output", "out.csv", cwd=tmp_path)
+    orchestrate("results", sweep, "--output", "out.csv", cwd=tmp_path)
     assert len(pd.read_csv(tmp_path / "out.csv")) == PLANNED_TRIALS
-    wrong = orchestrate("results", "sweeps/mine", "--stage", "corse", cwd=tmp_path, status=2)
+    wrong = orchestrate("results", sweep, "--stage", "corse", cwd=tmp_path, status=2)
     assert "Did you mean 'coarse'?" in wrong.stderr
-    status_text = orchestrate("status", "sweeps/mine", cwd=tmp_path).stdout
+    status_text = orchestrate("status", sweep, "--why", cwd=tmp_path).stdout
     assert "the best at" in status_text, "the reason for each range is shown"
     code = "from orchestrator.cli import main\nmain(['status', 'sweeps/mine'], standalone_mode=False)"
-    assert loaded_after(code, tmp_path) == set(), "status answers at once, with or without results"
+    assert loaded_after(code, finished.folder) == set(), "status answers at once, with or without results"
 
 
 def test_a_task_that_outlives_submitits_controller_is_not_run_again(tmp_path: Path) -> None:
@@ -226,13 +243,13 @@ def test_a_task_that_outlives_submitits_controller_is_not_run_again(tmp_path: Pa
     os.kill(int(controller), signal.SIGKILL)
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
     assert len(list(sweep.glob("stages/coarse/submissions/*.intent.json"))) == 1
 
 
 def test_the_results_follow_a_retry_of_the_last_phase(tmp_path: Path) -> None:
-    only = SWEEP.replace("  fine: {trials: 6, data: 1.0, epochs: 2}\n", "").replace("top: 2", "top: 0")
+    only = SHORT.replace("top: 2", "top: 0")
     write_user_sweep(tmp_path, train=TRAIN.replace('return {"score"', 'return {"scroe"'), sweep=only)
     orchestrate("run", "sweep.yaml", "stages.coarse.trials=4", cwd=tmp_path, status=1)
     sweep = tmp_path / "sweeps" / "mine"

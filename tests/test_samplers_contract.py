@@ -12,7 +12,8 @@ from functools import cache
 
 import pytest
 
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.schema import SAMPLERS
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value, active, setting_id
 

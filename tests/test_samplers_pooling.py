@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.pooling import digest, pool
-from orchestrator.planning.sampling.samplers import Observation
 
 
 def scores(history: Sequence[Observation]) -> dict[float, float]:

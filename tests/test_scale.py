@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.control.advance import look
 from orchestrator.control.decide import DONE, RUNNING
-from orchestrator.control.drive import open_sweep
+from orchestrator.control.opened import open_sweep
 from orchestrator.sweep import facts, index
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.memory import Remembered

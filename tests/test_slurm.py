@@ -13,13 +13,24 @@ import pandas as pd
 import pytest
 
 import commands
-from commands import SWEEP, assert_finished, orchestrate, outcome_counts, status, wait_for, write_user_sweep
+from commands import (
+    SHORT,
+    SHORT_TRIALS,
+    SWEEP,
+    assert_finished,
+    orchestrate,
+    outcome_counts,
+    status,
+    wait_for,
+    write_user_sweep,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 
 GPU = ["slurm=gpu", "slurm.cpus_per_task=1", "slurm.tasks_at_once=4", "slurm.task_minutes=0.01"]
-SLOW = SWEEP.replace("pause: 0.0", "pause: 1.0").replace("slurm: {trials_at_once: 4}\n", "")
-QUICK = SWEEP.replace("slurm: {trials_at_once: 4}\n", "")
+WHOLE = SWEEP.replace("slurm: {trials_at_once: 4}\n", "")
+QUICK = SHORT.replace("slurm: {trials_at_once: 4}\n", "")
+SLOW = QUICK.replace("pause: 0.0", "pause: 1.0")
 
 
 def output(*arguments: str) -> str:
@@ -48,7 +59,7 @@ def running_job(directory: Path) -> str:
 
 
 def test_a_users_function_on_one_gpu_for_each_task(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path / "with spaces, ünïcode", sweep=QUICK)
+    write_user_sweep(tmp_path / "with spaces, ünïcode", sweep=WHOLE)
     folder = tmp_path / "with spaces, ünïcode"
     orchestrate("run", "sweep.yaml", *GPU, cwd=folder)
     sweep = folder / "sweeps" / "mine"
@@ -74,7 +85,7 @@ def test_kill_9_of_the_driver_loses_and_repeats_nothing(tmp_path: Path) -> None:
     run.communicate()
     wait_for(lambda: status(sweep)["phases"][0]["completed"] == 12, what="the stage's end without a driver")
     orchestrate("run", "sweep.yaml", *GPU, cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
@@ -90,7 +101,7 @@ def test_kill_9_between_sbatch_and_its_receipt(tmp_path: Path) -> None:
     for receipt in sweep.glob("**/*.receipt.json"):
         receipt.unlink()
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert all(count == 1 for count in outcome_counts(sweep).values())
 
 
@@ -103,7 +114,7 @@ def test_a_requeued_task_goes_on_and_repeats_no_finished_trial(tmp_path: Path) -
     subprocess.run(["scontrol", "requeue", job], check=True)
     _, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
     attempts = [file.header["attempt"] for file in commands.record_files(sweep)]
     assert max(attempts) == 1, "the requeued task wrote a file of its own"
@@ -118,7 +129,7 @@ def test_a_task_cancelled_by_hand_is_lost_and_run_again(tmp_path: Path) -> None:
     shown, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
     assert "was lost (CANCELLED" in shown
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
 
 
 def test_a_refused_request_is_one_message_and_loses_nothing(tmp_path: Path) -> None:
@@ -130,7 +141,7 @@ def test_a_refused_request_is_one_message_and_loses_nothing(tmp_path: Path) -> N
     file = sweep / "sweep.yaml"
     file.write_text(file.read_text().replace("partition: nowhere", "partition: gpu"))
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
 
 
 def test_cancel_ends_its_own_jobs_and_nothing_else(tmp_path: Path) -> None:

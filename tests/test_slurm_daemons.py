@@ -12,7 +12,7 @@ import pytest
 from test_slurm import GPU, SLOW, running_job, start_run
 
 import commands
-from commands import assert_finished, orchestrate, outcome_counts, wait_for, write_user_sweep
+from commands import SHORT_TRIALS, assert_finished, orchestrate, outcome_counts, wait_for, write_user_sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_alone", "daemons")]
 
@@ -47,7 +47,7 @@ def test_slurmctld_is_away_for_a_while(tmp_path: Path) -> None:
     subprocess.run([START], check=True, capture_output=True)
     _, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
@@ -68,4 +68,4 @@ def test_a_node_dies_under_its_tasks(tmp_path: Path) -> None:
     os.kill(daemon("slurmd-n2"), signal.SIGKILL)
     _, errors = run.communicate(timeout=420)
     assert run.returncode == 0, errors
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from test_slurm import GPU, QUICK, SLOW, squeue
 
 import commands
-from commands import assert_finished, orchestrate, outcome_counts, status, wait_for, write_user_sweep
+from commands import (
+    SHORT_TRIALS,
+    assert_finished,
+    orchestrate,
+    outcome_counts,
+    status,
+    wait_for,
+    write_user_sweep,
+)
 from orchestrator.sweep.submissions import read_submissions
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
@@ -79,7 +88,8 @@ def test_two_advances_at_the_same_instant_submit_once(tmp_path: Path) -> None:
         assert [process.returncode for process in pair] == [0, 0]
         if any(text.startswith("done") for text in told):
             break
-    assert_finished(sweep)
+        time.sleep(0.5)
+    assert_finished(sweep, SHORT_TRIALS)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
@@ -95,7 +105,7 @@ def test_a_setup_that_fails_in_every_task_pauses_the_sweep_with_its_own_words(tm
     file.write_text(file.read_text().replace("exit 7", "true"))
     orchestrate("retry", sweep, cwd=tmp_path)
     orchestrate("run", sweep, cwd=tmp_path)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
 
 
 def test_a_held_task_is_told(tmp_path: Path) -> None:
@@ -136,4 +146,4 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
     wait_for(lambda: not squeue(sweep), what="the end of its jobs")
     filler.unlink(missing_ok=True)
     orchestrate("run", sweep, cwd=small_disk)
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 import commands
-from commands import SWEEP, assert_finished, orchestrate, outcome_counts, status, wait_for, write_user_sweep
+from commands import (
+    PLANNED_TRIALS,
+    SHORT,
+    SHORT_TRIALS,
+    SWEEP,
+    assert_finished,
+    orchestrate,
+    outcome_counts,
+    status,
+    wait_for,
+    write_user_sweep,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 
 GPU = ["slurm=gpu", "slurm.cpus_per_task=1", "slurm.tasks_at_once=4", "slurm.task_minutes=0.01"]
-SLOW = SWEEP.replace("pause: 0.0", "pause: 1.0").replace("slurm: {trials_at_once: 4}\n", "")
-QUICK = SWEEP.replace("slurm: {trials_at_once: 4}\n", "")
+WHOLE = SWEEP.replace("slurm: {trials_at_once: 4}\n", "")
+QUICK = SHORT.replace("slurm: {trials_at_once: 4}\n", "")
+SLOW = QUICK.replace("pause: 0.0", "pause: 1.0")
 
 
 def output(*arguments: str) -> str:
@@ -43,19 +56,19 @@ def no_driver_left(directory: Path) -> bool:
     return not found
 
 
-def assert_once(sweep: Path) -> None:
-    assert_finished(sweep)
+def assert_once(sweep: Path, trials: int = SHORT_TRIALS) -> None:
+    assert_finished(sweep, trials)
     assert set(outcome_counts(sweep).values()) == {1}
 
 
 def test_a_sweep_is_driven_to_its_end_with_no_process_alive(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path, sweep=QUICK)
+    write_user_sweep(tmp_path, sweep=WHOLE)
     sweep = tmp_path / "sweeps" / "mine"
     shown = orchestrate("submit", "sweep.yaml", *GPU, cwd=tmp_path).stdout
     assert "coarse: submitting 12 trials" in shown
     assert "handed over: SLURM: job" in shown and "waits for array" in shown
     wait_for(lambda: not queue(sweep), seconds=240, what="the end of its jobs")
-    assert_once(sweep)
+    assert_once(sweep, PLANNED_TRIALS)
     lines = (sweep / "logs" / "driver.log").read_text().splitlines()
     assert lines and lines[-1].split(" ")[1] == "done:"
     # What follows is a step too many, of which nothing is seen.
@@ -125,6 +138,7 @@ def test_all_ways_at_once(tmp_path: Path) -> None:
     assert drivers(sweep)
     while run.poll() is None:
         orchestrate("advance", sweep, cwd=tmp_path, status=None)
+        time.sleep(0.5)
     _, errors = run.communicate()
     assert run.returncode == 0, errors
     wait_for(lambda: not queue(sweep), what="the end of its jobs")
@@ -170,7 +184,7 @@ def test_a_paused_sweep_ends_the_chain_and_retry_with_submit_goes_on(tmp_path: P
     orchestrate("retry", sweep, cwd=tmp_path)
     orchestrate("submit", sweep, cwd=tmp_path)
     wait_for(lambda: not queue(sweep), seconds=240, what="the end of its jobs")
-    assert_finished(sweep)
+    assert_finished(sweep, SHORT_TRIALS)
 
 
 def test_a_refused_request_leaves_no_chain(tmp_path: Path) -> None:

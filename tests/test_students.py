@@ -28,6 +28,7 @@ from orchestrator.ensemble.students import student_specs
 from orchestrator.errors import StopTrial, UserError
 from orchestrator.planning.plan import Cost, Phase, Plan, Scale, plan_to_json
 from orchestrator.planning.validate_student import validate_student
+from orchestrator.report.ensemble_words import student_sentence
 from orchestrator.schema import StudentConfig, SweepConfig
 from orchestrator.space import parse_space
 from orchestrator.sweep.directory import (
@@ -38,6 +39,7 @@ from orchestrator.sweep.directory import (
     write_trials,
 )
 from orchestrator.sweep.files import write_json
+from orchestrator.sweep.records import encode
 from orchestrator.training import supervised
 from orchestrator.training.checkpoints import save
 from orchestrator.training.settings import TeacherSettings
@@ -421,3 +423,35 @@ def test_what_is_declared_of_students_is_checked(key: str, change: Callable[[Swe
     with pytest.raises(UserError) as caught:
         validate_student(config, space, "sweep.yaml")
     assert caught.value.key == f"ensemble.student.{key}"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "lines", "why"),
+    [
+        ([], [], "the step that chooses the ensemble was lost when students were to be drawn"),
+        ([], [("choose", "failed", "")], "the step that chooses the ensemble failed when"),
+        (["student"], [], "none of the 1 that were drawn left predictions"),
+        (["student"], [("student", "failed", "Traceback\nValueError: no")], "the last error: ValueError: no"),
+    ],
+)
+def test_that_there_is_no_student_has_a_reason(
+    tmp_path: Path, drawn: list[str], lines: list[tuple[str, str, str]], why: str
+) -> None:
+    directory, config, _ = student_sweep(tmp_path / "s")
+    phase = directory.phase(ENSEMBLE, ENSEMBLE)
+    for number, names in enumerate(([], ["choose"], drawn)):
+        phase.wave(number).unlink()
+        specs = [TrialSpec(trial_id=one, setting_id="", params={}, seed=0, origin=one) for one in names]
+        write_trials(phase.wave(number), specs)
+    phase.records.mkdir()
+    ended = [
+        {"kind": "outcome", "trial": trial, "state": state, "metrics": {}, "error": error}
+        for trial, state, error in lines
+    ]
+    (phase.records / "0001-0000-0.jsonl").write_text("".join(encode(line) for line in ended))
+    reason = students.why_none(directory, config)
+    assert why in reason
+    assert student_sentence({"student_missing": reason}) == f"No student: {reason}."
+    config.ensemble.student.enabled = False
+    assert students.why_none(directory, config) == ""
+    assert student_sentence({"student_missing": ""}) == student_sentence({}) == ""

@@ -12,7 +12,7 @@ from commands import SWEEP, orchestrate, write_user_sweep
 from orchestrator.cluster.driver import DriverJob, Wake
 from orchestrator.control import drive, submit
 from orchestrator.control.decide import DONE, RUNNING, Decision, Freeze
-from orchestrator.control.drive import Sweep, open_sweep
+from orchestrator.control.opened import Sweep, open_sweep
 from orchestrator.control.submit import MOST_SAFETY_SECONDS, SAFETY_SECONDS, handed_over
 from orchestrator.errors import ClusterUnavailable, SubmissionRefused, UserError
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, write_trials

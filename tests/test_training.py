@@ -1,9 +1,8 @@
-"""The built-in job: what it learns, what it reports, and what it refuses."""
+"""The built-in job: what it learns, what it keeps, when it stops, and what it predicts."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +10,26 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
-from orchestrator.checks.setup import as_setup
-from orchestrator.config import load_sweep
-from orchestrator.data.dataset import Part, open_dataset
-from orchestrator.diagnosis import detail
+from orchestrator.data.dataset import open_dataset
 from orchestrator.ensemble.members import Candidate
 from orchestrator.ensemble.store import predict_run
-from orchestrator.errors import StopTrial, UserError
+from orchestrator.errors import StopTrial
 from orchestrator.schema import MetricConfig, SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.training import supervised
-from orchestrator.training.batching import batch_sizes, joined, samples
 from orchestrator.training.build import build_run, load_fold
 from orchestrator.training.checkpoints import UnreadableCheckpoint
-from orchestrator.training.largest import _power_below
 from orchestrator.training.loop import fit
-from orchestrator.training.metrics import CLASSIFIED, REGRESSED, gain, measure
+from orchestrator.training.metrics import CLASSIFIED, REGRESSED
 from orchestrator.training.moments import kept_epochs
-from orchestrator.training.precision import choose_dtype
-from orchestrator.training.settings import JobSettings, read_job
+from orchestrator.training.settings import read_job
 from orchestrator.training.training import Training
-from trained import ROOT, FakeTrial, catalogue, job, same_weights, weights
+from trained import CPU, FakeTrial, job, one_thread, same_weights, weights
+
+single = pytest.fixture(autouse=True)(one_thread)
 
 SMALL: dict[str, Any] = {"dataset.fraction": 0.2, "dataset.classes": 3, "epochs": 4, "model.dropout": 0.2}
-CPU = torch.device("cpu")
-
-
-class Seen(nn.Module):
-    """A model of a user's own; `kind` says what is wrong with it."""
-
-    def __init__(self, shape: tuple[int, ...], outputs: int, kind: str = "sound") -> None:
-        super().__init__()
-        self.kind = kind
-        self.layer = nn.Linear(math.prod(shape), outputs)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.layer(inputs.flatten(1))
-        if self.kind == "later" and self.training:
-            return outputs[:, :1]
-        return outputs
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_digits_are_learned(tmp_path: Path) -> None:
@@ -297,295 +270,6 @@ def test_another_metric_decides(tmp_path: Path) -> None:
     trial = FakeTrial(tmp_path)
     result = supervised.train(job(select="val/loss", **SMALL | {"epochs": 12, "optimizer.lr": 0.1}), trial)
     assert result["val/loss"] == min(metrics["val/loss"] for _, metrics in trial.reports)
-
-
-def test_the_largest_batch_leaves_eight_updates_and_scales_the_rate(tmp_path: Path) -> None:
-    trial = FakeTrial(tmp_path)
-    result = supervised.train(job(batch_size="largest", epochs=2, **{"optimizer.lr": 0.002}), trial)
-    # 1077 training samples: 128 is the largest power of two of which there are eight.
-    assert result["batch_size"] == 128
-    assert trial.reports[0][1]["lr"] == pytest.approx(0.002 * 128 / 256)
-    assert [_power_below(limit) for limit in (0, 1, 31, 32, 33)] == [1, 1, 16, 32, 32]
-
-
-def test_memory_bounds_the_largest_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.training.largest.memory_limit", lambda _: 64 * 1024)
-    result = supervised.train(job(batch_size="largest", epochs=1), FakeTrial(tmp_path))
-    # 64 inputs, two layers of 64, and 10 outputs are kept for each sample: about 1 KiB.
-    assert result["batch_size"] in (16, 32, 64)
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
-def test_other_precisions_learn(precision: str, tmp_path: Path) -> None:
-    result = supervised.train(job(epochs=6, precision=precision), FakeTrial(tmp_path))
-    assert result["val/accuracy"] > 0.85
-
-
-def test_a_narrow_precision_is_used(tmp_path: Path) -> None:
-    # Bits that bfloat16 does not have are lost, so the loss is another one.
-    losses = {
-        supervised.train(job(epochs=1, precision=each), FakeTrial(tmp_path))["val/loss"]
-        for each in ("float32", "bfloat16")
-    }
-    assert len(losses) == 2
-    with pytest.raises(UserError, match="float16 is for GPUs"):
-        choose_dtype("float16", CPU)
-    with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
-        choose_dtype("bfloat", CPU)
-
-
-def test_gradients_are_clipped(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"optimizer.name": "sgd", "optimizer.lr": 0.1, "optimizer.momentum": 0.0}
-    free = supervised.train(job(epochs=1, **changes), FakeTrial(tmp_path))
-    clipped = supervised.train(job(epochs=1, **changes | {"optimizer.clip": 1e-9}), FakeTrial(tmp_path))
-    assert free["train/loss"] < 0.9 * clipped["train/loss"]  # without a gradient nothing is learned
-
-
-def test_samples_larger_than_memory_stay_on_disk(tmp_path: Path) -> None:
-    inputs = np.arange(24, dtype=np.float32).reshape(8, 3)
-    (tmp_path / "file").write_bytes(inputs.tobytes())
-    ids = np.arange(8)
-    on_disk = np.memmap(tmp_path / "file", dtype=np.float32, mode="r", shape=(8, 3))
-    part, mapped = Part(inputs, ids % 2, ids), Part(on_disk, ids % 2, ids)
-    there, here = samples(mapped, CPU), samples(part, CPU)
-    assert not isinstance(there.inputs, torch.Tensor)
-    rows = torch.tensor([5, 0, 2])
-    for one, other in ((there, here), (joined(there, there), joined(here, here))):
-        rows = rows + len(one) - 8
-        assert all(torch.equal(a, b) for a, b in zip(one.take(rows), other.take(rows), strict=True))
-        assert torch.equal(torch.cat(list(one.pieces(3))), torch.cat(list(other.pieces(3))))
-    config: dict[str, Any] = {"dataset.memory_gb": 1e-6, "dataset.transform": "none", "epochs": 2}
-    large = supervised.train(job(**config), FakeTrial(tmp_path / "large"))
-    assert large == supervised.train(
-        job(**config | {"dataset.memory_gb": None}), FakeTrial(tmp_path / "small")
-    )
-
-
-def test_the_last_batch_never_holds_one_sample() -> None:
-    assert batch_sizes(10, 4) == [4, 4, 2]
-    assert batch_sizes(9, 4) == [4, 5]
-    assert batch_sizes(1, 4) == [1]
-    assert batch_sizes(8, 4) == [4, 4]
-    assert batch_sizes(5, 1) == [1] * 5
-
-
-def test_what_is_measured() -> None:
-    targets = torch.tensor([0, 0, 0, 0, 1, 1])
-    outputs = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1, 1, 0]), 3).float() * 50
-    measured = measure(outputs, targets)
-    assert measured["val/accuracy"] == pytest.approx(4 / 6)
-    # The third class does not occur, so it has no recall.
-    assert measured["val/balanced_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert measured["val/worst_recall"] == pytest.approx(1 / 2)
-    values = measure(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([1.0, 2.0, 4.0]), deviation=10.0)
-    assert values["val/loss"] == pytest.approx(1 / 3)
-    assert values["val/mae"] == pytest.approx(10 / 3)
-    assert values["val/r2"] == pytest.approx(1 - 1 / (14 / 3))
-    assert math.isnan(measure(torch.zeros(2, 1), torch.ones(2))["val/r2"])
-
-
-def test_better_is_lower_for_losses() -> None:
-    one, other = {"val/loss": 1.0, "val/accuracy": 0.5}, {"val/loss": 2.0, "val/accuracy": 0.5}
-    assert gain(one, other, "val/loss") > 0 > gain(other, one, "val/loss")
-    assert gain(one, other, "val/accuracy") > 0 and gain(other, one, "val/accuracy") == 0
-
-
-@pytest.mark.parametrize("name", ["classify", "regress", "sequences"])
-def test_the_catalogue_lists_every_setting(name: str, tmp_path: Path) -> None:
-    whole = catalogue(name)
-    listed = OmegaConf.to_container(whole.config)
-    assert isinstance(listed, dict)
-    settings = asdict(read_job(listed))  # type: ignore[arg-type]
-    assert listed | {"dataset": {}} == settings
-    if name == "classify":
-        assert settings == asdict(JobSettings())
-    # Hydra composes it to the same.
-    sweep = tmp_path / "sweep.yaml"
-    sweep.write_text(
-        f"defaults: [sweep, {{jobs: {name}}}, {{datasets: digits}}, _self_]\nname: a\n"
-        'metric: {name: val/loss, mode: min}\nspace: {optimizer.lr: "interval(0.1, 1)"}\n'
-        "stages: {one: {trials: 2}}\n"
-    )
-    composed = load_sweep(sweep).jobs
-    assert composed.config == listed
-    assert composed.predict == whole.predict is not None
-    config = OmegaConf.create({**listed, "dataset": OmegaConf.load(ROOT / "datasets" / "digits.yaml")})
-    for key in [*whole.limits, *whole.scale.values()]:
-        assert OmegaConf.select(config, key, default="missing") != "missing", key
-    for group, options in whole.groups.items():
-        known = asdict(JobSettings())[group]
-        for option, values in options.items():
-            assert option == values.name and set(values) <= set(known), (group, option)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model.widht": 3}, "model.widht: no such key. Did you mean 'width'"),
-        ({"model.name": "mpl"}, "model.name: .* Did you mean 'mlp'"),
-        ({"model.activation": "rleu"}, "Did you mean 'relu'"),
-        ({"model.width": 6.5}, "model.width: 6.5 is no whole number"),
-        ({"model.width": 0}, "model.width: 0 is below 1"),
-        ({"model.dropout": 1.0}, "model.dropout"),
-        ({"optimizer.name": "adan"}, "Did you mean 'adam'"),
-        ({"optimizer.lr": -1.0}, "optimizer.lr: -1.0 is negative"),
-        ({"optimizer.lr": "fast"}, "optimizer.lr: 'fast' is no number"),
-        ({"schedule.name": "cosin"}, "Did you mean 'cosine'"),
-        ({"schedule.step_factor": 0.0}, "schedule.step_factor"),
-        ({"epochs": 0}, "epochs: 0 is below 1"),
-        ({"batch_size": 1, "model.batch_norm": True}, "batch_size"),
-        ({"batch_size": "large"}, "batch_size: 'large' is no size"),
-        ({"dataset.fraction": 5000}, "5000 samples are asked for"),
-        ({"device": "gpu"}, "there is no device 'gpu'"),
-        ({"select": "val/acuracy"}, "Did you mean 'val/accuracy'"),
-        ({"stopping.then": "retran"}, "Did you mean 'retrain'"),
-        ({"stopping.patience": 0}, "stopping.patience: 0 is below 1"),
-        ({"loss.name": "mse"}, "loss.name"),
-        (
-            {"model.target": "test_training.Seen", "model.arguments": {"kind": "later"}},
-            r"gives \(64, 1\), not",
-        ),
-    ],
-)
-def test_bad_configs_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        supervised.train(job(**changes), FakeTrial(tmp_path))
-
-
-def test_a_loss_that_is_no_scalar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def each(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(outputs, targets, reduction="none")
-
-    monkeypatch.setattr("orchestrator.training.build.build_loss", lambda *_, **__: each)
-    with pytest.raises(UserError, match=r"shape \(64,\), not one number"):
-        supervised.train(job(), FakeTrial(tmp_path))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this machine has none"):
-        supervised.train(job(device="cuda"), FakeTrial(tmp_path))
-
-
-def test_a_cnn_wants_images(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Use mlp for tables"):
-        supervised.train(job("wine", **{"model.name": "cnn"}), FakeTrial(tmp_path))
-
-
-def test_values_have_no_classes_to_balance(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no classes to balance"):
-        supervised.train(job("diabetes", "regress", balance="over"), FakeTrial(tmp_path))
-
-
-def test_whole_floats_are_integers() -> None:
-    # A sampler that works in floats gives 64.0 for a width.
-    assert read_job({"model": {"width": 64.0}}).model.width == 64
-
-
-@pytest.mark.parametrize(("dataset", "name"), [("digits", "classify"), ("diabetes", "regress")])
-def test_the_setup_is_what_training_begins_with(dataset: str, name: str) -> None:
-    config = job(dataset, name, batch_size="largest", **{"model.dropout": 0.5})
-    one, other = (as_setup(supervised.setup(config)) for _ in range(2))
-    assert len(one.inputs) <= 2000 and len(one.inputs) == len(one.targets)
-    assert torch.equal(one.inputs, other.inputs)
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True)
-    )
-    assert one.loss(one.model(one.inputs), one.targets).dim() == 0
-    assert one.optimizer is not None and one.validation is not None
-    one.optimizer(one.model.parameters()).step()
-    assert len(one.class_names) == (10 if name == "classify" else 0)
-
-
-def test_the_watch_sees_every_update_and_is_closed(tmp_path: Path) -> None:
-    class Watch:
-        def __init__(self) -> None:
-            self.losses, self.epochs, self.followed, self.closed = 0, 0, 0, 0
-
-        def loss(self, loss: torch.Tensor, *inputs: torch.Tensor) -> None:
-            assert loss.requires_grad
-            self.losses += 1
-
-        def epoch(self, metrics: dict[str, float]) -> None:
-            self.epochs += 1
-
-        def follow(self, optimizer: torch.optim.Optimizer) -> None:
-            assert isinstance(optimizer, torch.optim.SGD)
-            self.followed += 1
-
-        def close(self) -> None:
-            self.closed += 1
-
-    class Watched(FakeTrial):
-        watched = Watch()
-
-        def watch(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Watch:
-            return self.watched
-
-    trial = Watched(tmp_path, stop_after=4)
-    with pytest.raises(StopTrial):
-        supervised.train(job(epochs=6, **{"optimizer.switch.to": "sgd", "optimizer.switch.at": 2}), trial)
-    watch = trial.watched
-    assert (watch.losses, watch.epochs, watch.followed, watch.closed) == (4 * 17, 4, 1, 1)
-
-
-class Compiled(nn.Module):
-    """What stands for a compiled model: it counts its calls, or fails as a compiler does."""
-
-    calls, fails = 0, False
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = model
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        from torch._dynamo.exc import TorchDynamoException
-
-        if self.fails:
-            raise TorchDynamoException("no C++ compiler\nmore")
-        Compiled.calls += 1
-        outputs: torch.Tensor = self._orig_mod(inputs)
-        return outputs
-
-
-def test_a_compiled_model_is_what_runs_and_the_plain_one_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", Compiled)
-    changes: dict[str, Any] = {"epochs": 2, "checkpoints": 1, "model.dropout": 0.5}
-    plain, compiled = FakeTrial(tmp_path / "plain"), FakeTrial(tmp_path / "compiled")
-    assert supervised.train(job(**changes), plain) == supervised.train(job(**changes, compile=True), compiled)
-    assert Compiled.calls == 2 * (17 + 2)  # batches for training and for validation
-    name = "epoch-0002.pt"
-    assert same_weights(plain.checkpoint_dir / name, compiled.checkpoint_dir / name)
-    monkeypatch.setattr(Compiled, "fails", True)
-    with pytest.raises(UserError, match=r"cannot be compiled here: no C\+\+ compiler\. Say compile=false"):
-        supervised.train(job(**changes, compile=True), FakeTrial(tmp_path / "fails"))
-
-
-def test_a_trial_shows_that_it_is_at_work_within_a_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Alive(FakeTrial):
-        shown = 0
-
-        def alive(self) -> None:
-            self.shown += 1
-
-    monkeypatch.setattr("orchestrator.training.loop.ALIVE_SECONDS", 0)
-    trial = Alive(tmp_path)
-    supervised.train(job(epochs=1, batch_size=16), trial)
-    assert trial.shown == 5  # 68 batches, 16 at a time
-
-
-def test_a_final_run_leaves_a_description_of_its_mistakes(tmp_path: Path) -> None:
-    class Final(FakeTrial):
-        kind = "final"
-
-    supervised.train(job(epochs=3, checkpoints=1), Final(tmp_path))
-    described = detail.read(tmp_path / detail.NAME)["predictions"]
-    assert described["samples"] == 360
-    assert described["confusion"] and described["worst"]
 
 
 def test_finetuning_begins_with_another_run(tmp_path: Path) -> None:

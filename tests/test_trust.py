@@ -22,7 +22,7 @@ from orchestrator.planning.narrowing.trust import (
     survivors_wanted,
     to_json,
 )
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 
 
 def results(name: str, objectives: Sequence[tuple[int, float]], settled: bool = True) -> StageResults:

@@ -13,14 +13,12 @@ from made_task import MadeTask, made_task
 
 import orchestrator
 from orchestrator.schema import SlurmConfig, larger
-from orchestrator.sweep.directory import STAGE
 from orchestrator.sweep.files import write_json
 from orchestrator.sweep.provenance import provenance_path
 from orchestrator.sweep.records import COMPLETED, FAILED, MEMORY, NO_PROGRESS
 from orchestrator.sweep.submissions import Refusal, write_abandoned
 from orchestrator.worker.assigned import Batch, RecordWriter
 from orchestrator.worker.batch import run_batch
-from orchestrator.worker.task import Task
 
 TRAIN = "def train(config, trial):\n    return {'score': 0.5}\n"
 
@@ -126,7 +124,7 @@ def test_a_batch_is_all_that_running_it_takes(tmp_path: Path) -> None:
         return {COMPLETED: 1}
 
     before = os.getcwd()
-    assert run_batch(Task(str(task.directory.path), STAGE, "only", 1, 0), run) == {COMPLETED: 1}
+    assert run_batch(task.directory, "only", 1, 0, run) == {COMPLETED: 1}
     assert os.getcwd() == before, "where and how trials run is for the runner to say"
     assert [spec.trial_id for spec in seen[0].todo] == ["b"]
     assert (seen[0].metric, seen[0].phase.name) == ("score", "only")

@@ -249,12 +249,12 @@ def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(task: MadeTask, look_seconds: float = 10.0) -> subprocess.Popen[bytes]:
     """Run the task in a process of its own, where SIGUSR2 ends it as it does under submitit."""
     code = f"""
-import signal, sys
+import pathlib, signal, sys
+from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.worker import batch, children
-from orchestrator.worker.task import Task
 children.LOOK_SECONDS = {look_seconds}
 signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(-1))
-batch.run_batch(Task({str(task.directory.path)!r}, "stage", "only", 1, 0))
+batch.run_batch(SweepDirectory(pathlib.Path({str(task.directory.path)!r})), "only", 1, 0)
 """
     return subprocess.Popen([sys.executable, "-c", code])
 

@@ -294,10 +294,10 @@ def sleeps(rank):
 
 PROCESS = """
 import sys
-from orchestrator.worker import batch, peers
+from orchestrator.worker import peers
 from orchestrator.worker.task import Task
 peers.CASCADE_SECONDS = 0.5
-print(batch.run_batch(Task(sys.argv[1], "stage", "only", 1, 0)))
+print(Task(sys.argv[1], "stage", "only", 1, 0)())
 """
 
 

@@ -12,6 +12,7 @@ from orchestrator.errors import StopTrial
 from orchestrator.training.checkpoints import load
 
 ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
 
 
 class FakeTrial:
@@ -32,6 +33,11 @@ class FakeTrial:
     def keep(self, path: Path, step: int, best: bool = False) -> None:
         assert path.is_file()
         self.kept.append((path.name, step))
+
+
+def one_thread() -> None:
+    """Let torch use one thread; a fixture of tests that train."""
+    torch.set_num_threads(1)
 
 
 def catalogue(name: str) -> DictConfig:

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from orchestrator.report.ensemble_tables import KINDS, METHODS
 from orchestrator.report.ensemble_words import TWO_POINTS
+from orchestrator.results.ensemble_parts import KINDS, METHODS
 
 Row = Mapping[str, Any]
 

@@ -24,7 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from simulated_sweeps import FAULTS, VARIANTS, Fault, Ran, Template, make_templates, run_calm, run_schedule
+from simulated_faults import FAULTS, Fault
+from simulated_schedules import run_calm, run_schedule
+from simulated_sweeps import Ran
+from simulated_templates import VARIANTS, Template, make_templates
 
 CHUNK = 100
 # One schedule in so many writes its results and its report, which takes as long as all the rest of it.

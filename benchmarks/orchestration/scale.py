@@ -147,13 +147,13 @@ def make(folder: Path, trials: int, *, share: float, reports: int, array: int = 
 
 def act(command: str, path: Path) -> dict[str, object]:
     """Do what a command does, in this process; returns what it cost."""
-    from orchestrator.control import drive
+    from orchestrator.control import drive, opened
     from orchestrator.sweep.directory import SweepDirectory
 
-    drive.open_cluster = lambda resources: AllActive()  # type: ignore[attr-defined]
+    opened.open_cluster = lambda resources: AllActive()  # type: ignore[attr-defined]
     # A sweep that is known to be done is not looked at again, which is not what is measured here.
     (path / "done.json").unlink(missing_ok=True)
-    sweep = drive.open_sweep(SweepDirectory(path))
+    sweep = opened.open_sweep(SweepDirectory(path))
     if command == "advance":
         state = drive.advance_once(sweep, lambda action: print(action, file=sys.stderr)).state
     else:

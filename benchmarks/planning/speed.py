@@ -19,7 +19,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.schema import SAMPLERS
 from orchestrator.space import Parameter, parse_space
 

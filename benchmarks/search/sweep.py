@@ -17,12 +17,13 @@ from task import Task
 
 from orchestrator.planning import auto
 from orchestrator.planning.auto import AutoLadder, AutoStage, auto_stages
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.narrow import narrow
 from orchestrator.planning.narrowing.trust import agreement
 from orchestrator.planning.plan import Phase, Scale
-from orchestrator.planning.promotion import SURVIVOR, Finished, Known, final_trials, wave_trials
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.promotion import SURVIVOR, Known, final_trials, wave_trials
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.schema import StageConfig
 from orchestrator.space import Parameter
 from orchestrator.sweep.directory import FINAL, STAGE

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,8 @@ def check(
     if human_accuracy is not None:
         config.checks.human_accuracy = human_accuracy
     note = "" if as_json or not sys.stderr.isatty() else "\r\x1b[K"
-    results, rates = _looked(config, phase, with_rates, lambda name: _tell(note, f"{name} …"))
+    with _its_output_aside():
+        results, rates = _looked(config, phase, with_rates, lambda name: _tell(note, f"{name} …"))
     _tell(note, "")
     bad = [result for result in results if result.passed is False]
     if as_json:
@@ -161,6 +163,20 @@ def _looked(
         return results, None
     progress("range test")
     return results, tested_rates(config, phase, spec)
+
+
+@contextlib.contextmanager
+def _its_output_aside() -> Iterator[None]:
+    """Let all that a job prints, its programs and libraries too, go to stderr: stdout is for the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _tell(start: str, text: str) -> None:

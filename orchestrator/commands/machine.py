@@ -77,7 +77,7 @@ def _subject(target: Path | None, overrides: tuple[str, ...]) -> tuple[SlurmConf
         executor = "slurm" if shutil.which("sbatch") else "local"
         return SlurmConfig(executor=executor, timeout_min=5), target.resolve(), "", 0
     if target.is_dir():
-        from orchestrator.control.drive import open_sweep
+        from orchestrator.control.opened import open_sweep
         from orchestrator.sweep.directory import SweepDirectory
 
         if overrides:

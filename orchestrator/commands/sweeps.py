@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.commands import completing
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.control.drive import Sweep
+    from orchestrator.control.opened import Sweep
+
+PIPED_WIDTH = 1_000  # cells: no line of ours is longer, and none is filled up to it
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-target_argument = click.argument("target", type=click.Path(path_type=Path))
-directory_argument = click.argument("directory", type=click.Path(path_type=Path))
-overrides_argument = click.argument("overrides", nargs=-1)
+target_argument = click.argument("target", type=click.Path(path_type=Path), shell_complete=completing.targets)
+directory_argument = click.argument(
+    "directory", type=click.Path(path_type=Path), shell_complete=completing.directories
+)
+overrides_argument = click.argument("overrides", nargs=-1, shell_complete=completing.overrides)
 
 
-def console() -> Console:
-    """Return where tables go."""
+def console(*, err: bool = False) -> Console:
+    """Return where tables go: a terminal, or a file or pipe in which no line is broken."""
     from rich.console import Console
 
-    return Console()
+    piped = not (sys.stderr if err else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=err, width=PIPED_WIDTH if piped else None)
+
+
+def say(screen: Console, sentence: str) -> None:
+    """Print a sentence, on a terminal broken between words."""
+    from rich.text import Text
+
+    screen.print(Text(sentence), soft_wrap=not screen.is_terminal)
 
 
 def checked(overrides: Sequence[str]) -> list[str]:
@@ -43,7 +57,7 @@ def checked(overrides: Sequence[str]) -> list[str]:
 
 def open_target(target: Path, overrides: Sequence[str]) -> Sweep:
     """Open a sweep by its directory, or plan a sweep file where that was not done yet."""
-    from orchestrator.control.drive import open_sweep
+    from orchestrator.control.opened import open_sweep
     from orchestrator.sweep.directory import SweepDirectory
 
     if target.is_dir():

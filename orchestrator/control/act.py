@@ -209,10 +209,18 @@ def _compact(scene: Scene, rows: int) -> None:
 def refresh_results(directory: SweepDirectory, plan: Plan, config: SweepConfig) -> None:
     """Bring the Parquet results and the report up to date with the records."""
     from orchestrator.report.html import write_report
-    from orchestrator.results.compact import compact
+
+    compact_results(directory, plan, config)
+    write_report(directory.path)
+
+
+def compact_results(
+    directory: SweepDirectory, plan: Plan, config: SweepConfig, dask: str | None = None
+) -> None:
+    """Bring the Parquet results up to date with the records; see `compact_sweep`."""
+    from orchestrator.control.compacting import compact_sweep
 
     given_up: dict[str, str] = {}
     for known in with_larger_requests(read_facts(directory, plan), config.slurm).phases:
         given_up.update(known.given_up(config.slurm.attempts))
-    compact(directory.path, given_up=given_up)
-    write_report(directory.path)
+    compact_sweep(directory, plan, config, given_up, dask)

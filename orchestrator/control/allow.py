@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.control.drive import Sweep
+from orchestrator.control.opened import Sweep
 from orchestrator.planning.budget import check_countable, check_unit, parse_budget, show_amount
 from orchestrator.planning.cost import Price
 from orchestrator.planning.reprice import spent, used_so_far

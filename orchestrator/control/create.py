@@ -46,6 +46,9 @@ class Planned:
     existing: bool = False
     # results of past studies to learn from
     prior: tuple[list[dict[str, Any]], ...] = ()
+    # the sweep file's name, and what the command line changed in it
+    file: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 def work_out(file: Path, overrides: Sequence[str]) -> Planned:
@@ -83,7 +86,10 @@ def work_out(file: Path, overrides: Sequence[str]) -> Planned:
         _same_plan(directory, config)
         plan = read_plan(directory)
         return Planned(config=config, space=space, plan=plan, directory=directory, existing=True)
-    return Planned(config=config, space=space, plan=plan, directory=directory, prior=prior.results)
+    return Planned(
+        config=config, space=space, plan=plan, directory=directory, prior=prior.results,
+        file=file.name, overrides=tuple(overrides),
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -117,6 +123,7 @@ def freeze_plan(planned: Planned) -> None:
             directory.prior.unlink(missing_ok=True)
             if planned.prior:
                 write_json(directory.prior, {"studies": planned.prior})
+            write_json(directory.asked, {"file": planned.file, "overrides": planned.overrides})
             write_atomic(directory.config, freeze(planned.config))
             write_json(directory.plan, plan_to_json(planned.plan))
     except OSError as error:

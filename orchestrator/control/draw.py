@@ -26,7 +26,7 @@ from orchestrator.planning.promotion import Known, final_trials, wave_trials
 from orchestrator.planning.sampling.prior_results import read_prior_results
 from orchestrator.planning.sampling.start_from import starting_settings
 from orchestrator.schema import SweepConfig
-from orchestrator.space import Parameter, Value, from_json, to_json
+from orchestrator.space import Parameter, Value, to_json
 from orchestrator.space.conditions import declared_space
 from orchestrator.sweep.directory import (
     CHECK_TRIALS,
@@ -39,8 +39,9 @@ from orchestrator.sweep.directory import (
     write_trials,
 )
 from orchestrator.sweep.facts import read_phase
-from orchestrator.sweep.files import create_exclusive, read_json
+from orchestrator.sweep.files import create_exclusive, read_as, read_json
 from orchestrator.sweep.records import COMPLETED
+from orchestrator.sweep.spaces import RANGES, read_space
 
 # What one stage's training is of the next one's where the plan could not tell.
 UNKNOWN_STEP = 1 / 3
@@ -81,7 +82,9 @@ def _ensemble(
     if config.ensemble.student.enabled and directory.choice.exists():
         from orchestrator.ensemble.students import student_specs
 
-        students = student_specs(directory, config, read_json(directory.choice))
+        students = read_as(
+            directory.choice, lambda choice: student_specs(directory, config, choice), "an ensemble's choice"
+        )
     return ensemble_trials(phase, wave, runs, students, config.seed)
 
 
@@ -105,7 +108,7 @@ def _draw(
         content = _ranges(directory, config, phase, earlier, results[:-1])
         # Another process may have drawn them, and trials from them, while this one was stalled.
         create_exclusive(path, json.dumps(content, indent=1) + "\n")
-    content = read_json(path)
+    content, space = read_json(path), read_space(path)
     known = Known(
         before=found[-1] if found else [],
         own=own,
@@ -116,7 +119,7 @@ def _draw(
         scale=relative_scale(plan, phase),
         drawn=_so_far(directory, phase),
     )
-    return wave_trials(phase, wave, from_json(content), config.seed, known)
+    return wave_trials(phase, wave, space, config.seed, known)
 
 
 def _so_far(directory: SweepDirectory, phase: Phase) -> list[TrialSpec]:
@@ -143,7 +146,7 @@ def _final(
         history=[one for part in seen for one in part],
         drawn=_so_far(directory, phase),
     )
-    space = from_json(read_json(directory.phase(before.kind, before.name).space))
+    space = read_space(directory.phase(before.kind, before.name).space)
     seeds = phase.trials // phase.survivors
     return final_trials(phase, seeds, config.seed, space, before.sampler, known, wave, config.final.of_each)
 
@@ -166,7 +169,7 @@ def _ranges(
     found: tuple[StageFinding, ...] = ()
     if results:
         before = earlier[-1]
-        searched = searchable(read_json(directory.phase(before.kind, before.name).space))
+        searched = read_as(directory.phase(before.kind, before.name).space, searchable, RANGES)
         agreed = agreement(*results[-2:]) if len(results) > 1 else None
         space = narrow(searched, results, keep=before.keep, margin=before.margin, trust=agreed)
         best = max(results[-1].observations, key=lambda seen: seen.objective, default=None)

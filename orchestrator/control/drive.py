@@ -8,27 +8,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from orchestrator.cluster.driver import own_driver_job
 from orchestrator.cluster.interface import Cluster
 from orchestrator.cluster.script import outside_of_job
-from orchestrator.cluster.select import open_cluster
-from orchestrator.config import load_frozen
 from orchestrator.control import submit
 from orchestrator.control.act import refresh_results
 from orchestrator.control.advance import advance, affordable_facts, look
 from orchestrator.control.cron import tables_with
 from orchestrator.control.decide import DONE, RUNNING, Action, Decision, Limits, decide
+from orchestrator.control.opened import Sweep
 from orchestrator.control.rest import is_finished, note_end
-from orchestrator.control.standing import Standing, standing
+from orchestrator.control.standing import Standing
 from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, SubmissionRefused, UserError
-from orchestrator.planning.cost import Price
-from orchestrator.planning.plan import Plan
-from orchestrator.schema import SweepConfig, trials_at_once
 from orchestrator.sweep import lease
-from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.facts import read_plan
 from orchestrator.sweep.files import write_json
 
 LOCAL_POLL_SECONDS, SLURM_POLL_SECONDS = 0.5, 2.0
@@ -38,38 +32,6 @@ LEAST_POLL_SECONDS = 0.1
 DRIVER_POLL_SECONDS, DRIVER_PATIENCE_SECONDS = 15.0, 45.0
 # How often `run` looks after the jobs that drive the sweep while nothing changes.
 SETTLE_SECONDS = 30.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """A planned sweep, opened for driving."""
-
-    directory: SweepDirectory
-    plan: Plan
-    config: SweepConfig
-
-    def cluster(self) -> Cluster:
-        """Open the sweep's cluster."""
-        return open_cluster(self.config.slurm)
-
-    def stand(self, decision: Decision) -> Standing:
-        """Say where the sweep stands."""
-        return standing(
-            affordable_facts(self.directory, self.plan, self.config),
-            decision,
-            self.config.slurm.attempts,
-            trials_at_once(self.config.slurm),
-            {phase.kind: Price.of(self.config, phase.kind).share for phase in self.plan.phases},
-        )
-
-
-def open_sweep(directory: SweepDirectory) -> Sweep:
-    """Open a sweep that was planned before.
-
-    Raises:
-        UserError: the folder is no sweep's.
-    """
-    return Sweep(directory=directory, plan=read_plan(directory), config=load_frozen(directory.config))
 
 
 def advance_once(sweep: Sweep, on_action: Callable[[Action], None]) -> Decision:

@@ -53,7 +53,8 @@ def take_step(directory: SweepDirectory) -> Step:
     path = str(directory.path)
     if is_finished(directory):
         return Step(directory=path, state="done")
-    from orchestrator.control.drive import advance_once, open_sweep
+    from orchestrator.control.drive import advance_once
+    from orchestrator.control.opened import open_sweep
 
     actions: list[str] = []
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.promotion import Finished
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.sweep.facts import PhaseFacts
 from orchestrator.sweep.records import FAILED, PRUNED
 

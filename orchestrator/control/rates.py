@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.space import Parameter
 from orchestrator.space.parameter import show
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.files import read_json
+from orchestrator.sweep.files import read_as
 
 
 def with_range_test(
@@ -27,14 +27,17 @@ def with_range_test(
     """
     if name is None or not directory.range_test.exists():
         return space
-    found = read_json(directory.range_test)
-    if found.get("low") is None or found.get("high") is None:
-        return space
-    return tuple(_begun(each, found) if each.name == name else each for each in space)
+    return read_as(
+        directory.range_test,
+        lambda found: tuple(_begun(each, found) if each.name == name else each for each in space),
+        "a range test",
+    )
 
 
 def _begun(parameter: Parameter, found: Mapping[str, Any]) -> Parameter:
     """Return a parameter between the bounds that were found, within what was declared where the two meet."""
+    if found.get("low") is None or found.get("high") is None:
+        return parameter
     least, most = parameter.limits
     low = max(found["low"], least or 0.0)
     high = found["high"] if most is None else min(found["high"], most)

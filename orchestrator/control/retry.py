@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from orchestrator.control.drive import Sweep
+from orchestrator.control.opened import Sweep
 from orchestrator.planning.validate_command import code_of
 from orchestrator.sweep import lease
 from orchestrator.sweep.facts import Retry, checked_path, compacted_path, read_facts, retries_path

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.cluster.driver import (
     DriverJob,
@@ -25,14 +24,12 @@ from orchestrator.cluster.driver import (
     send_driver,
 )
 from orchestrator.control.decide import RUNNING, Decision, in_question
+from orchestrator.control.opened import Sweep
 from orchestrator.errors import ClusterUnavailable, SubmissionRefused, UserError
 from orchestrator.planning.plan import Plan
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import Facts, read_facts
 from orchestrator.sweep.files import write_json
-
-if TYPE_CHECKING:
-    from orchestrator.control.drive import Sweep
 
 # A successor that nobody gave anything to wait for starts after this long, and twice as long each time that
 # its predecessor could not take its step either.

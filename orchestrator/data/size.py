@@ -39,8 +39,6 @@ class DatasetSize:
         classes: in the whole dataset; None for regression.
         task: "classification" or "regression".
         train_samples: in the training part at full scale; of the smallest fold where there are folds.
-        validation_samples: in the validation part at full scale; of the smallest fold likewise.
-        test_samples: in the held-out part.
         folds: in which one trial trains; 1 for a plain split.
         counts: samples of each class, where the labels were read; otherwise classes count as equal. For
             regression those of each quantile bin.
@@ -51,8 +49,6 @@ class DatasetSize:
     classes: int | None = None
     task: str = CLASSIFICATION
     train_samples: int | None = None
-    validation_samples: int | None = None
-    test_samples: int | None = None
     folds: int = 1
     counts: tuple[int, ...] | None = None
     class_names: tuple[str, ...] | None = None
@@ -77,14 +73,11 @@ def dataset_size(dataset: Mapping[str, Any] | None) -> DatasetSize:
     if counts is None:
         return DatasetSize(samples=settings.samples, classes=settings.num_classes, task=task)
     parts = _parts(counts, settings.split)
-    _, _, test = split_counts(counts, settings.split.validation, settings.split.test)
     return DatasetSize(
         samples=int(counts.sum()),
         classes=len(counts) if task == CLASSIFICATION else None,
         task=task,
         train_samples=min(int(train.sum()) for train, _ in parts),
-        validation_samples=min(int(validation.sum()) for _, validation in parts),
-        test_samples=int(test.sum()),
         folds=len(parts),
         counts=tuple(counts.tolist()),
         class_names=names,
@@ -179,30 +172,6 @@ def trained_samples(
     for train, _ in parts if all_folds else parts[:1]:
         available = np.where(chosen, train, 0)
         total += int(at_least_one(available, as_fraction(data, int(available.sum()))).sum())
-    return total
-
-
-def validated_samples(
-    size: DatasetSize,
-    validation_size: float | None,
-    classes: int | Sequence[int | str] | None,
-    split: Mapping[str, Any] | None = None,
-    *,
-    class_rule: str = "first",
-    seed: int = 0,
-) -> int | None:
-    """Return how many validation samples a trial sees, in all folds; arguments as `trained_samples`."""
-    if size.counts is None:
-        return None
-    chosen = _chosen(size, classes, class_rule, seed)
-    total = 0
-    for _, validation in _parts(np.array(size.counts), read(SplitSettings, split or {}, "datasets.split.")):
-        available = np.where(chosen, validation, 0)
-        here = int(available.sum())
-        if validation_size is not None and here:
-            amount = validation_size if validation_size <= 1 else min(validation_size, here)
-            here = int(at_least_one(available, as_fraction(amount, here)).sum())
-        total += here
     return total
 
 

@@ -26,7 +26,7 @@ from orchestrator.ensemble.teaching import write_teacher
 from orchestrator.errors import UserError
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.files import create_exclusive, read_json
+from orchestrator.sweep.files import create_exclusive, read_as
 from orchestrator.worker.job import load_function
 
 VERSION = 2
@@ -61,10 +61,21 @@ def read_choice(directory: SweepDirectory) -> dict[str, Any]:
     Raises:
         UserError: nothing was, or somebody changed the file.
     """
+    if not directory.choice.exists() and directory.ensemble_result.exists():
+        raise UserError(
+            "an early version of this program combined it, and kept no predictions to choose from again",
+            file=directory.path,
+            hint=f"What it chose can be handed over: orchestrate export {directory.path} OUT",
+        )
     if not directory.choice.exists():
         raise UserError("no ensemble is chosen yet", file=directory.choice, hint="Go on: orchestrate run")
-    found: dict[str, Any] = read_json(directory.choice)
-    return found
+    return read_as(directory.choice, _vetted, "the choice of an ensemble")
+
+
+def _vetted(choice: dict[str, Any]) -> dict[str, Any]:
+    if missing := {"best_single", "members", "combination", "score"} - choice.keys():
+        raise KeyError(min(missing))
+    return choice
 
 
 def as_text(content: Mapping[str, Any]) -> str:

@@ -80,6 +80,7 @@ def measure(directory: SweepDirectory, config: SweepConfig) -> dict[str, Any]:
         "test_samples": library.samples,
         "test_looks": looks,
         "student": student,
+        "student_missing": students.why_none(directory, config) if student is None else "",
     }
     write_json(directory.ensemble_result, result)
     return result

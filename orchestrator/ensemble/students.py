@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import UserError
-from orchestrator.planning.combining import LABELS, STUDENT
+from orchestrator.planning.combining import CHOOSE, LABELS, STUDENT
 from orchestrator.schema import SweepConfig, student_sizes
 from orchestrator.space import setting_id
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec, read_waves
-from orchestrator.sweep.facts import read_plan
+from orchestrator.sweep.facts import read_phase, read_plan
+from orchestrator.sweep.records import FAILED
 
 # The controller draws students without what trains and measures them: torch and NumPy are imported below.
 if TYPE_CHECKING:
@@ -206,3 +207,27 @@ def measured(
             for each in sizes
         ],
     }
+
+
+def why_none(directory: SweepDirectory, config: SweepConfig) -> str:
+    """Say why there is no student to measure, though there was to be one; empty where none was wanted.
+
+    Args:
+        directory, config: the sweep, its students' wave drawn.
+    """
+    if not config.ensemble.student.enabled:
+        return ""
+    phase = read_plan(directory).ensemble
+    assert phase is not None, "students are of the ensemble"
+    known = read_phase(directory, phase)
+    drawn = [spec.trial_id for spec in known.trials if spec.origin == STUDENT]
+    if not drawn:
+        chosen = next(
+            (known.outcomes.get(spec.trial_id) for spec in known.trials if spec.origin == CHOOSE), None
+        )
+        how = "was lost" if chosen is None else "failed" if chosen.state == FAILED else "had not ended"
+        return f"none was trained: the step that chooses the ensemble {how} when students were to be drawn"
+    ended = [known.outcomes[name] for name in drawn if name in known.outcomes]
+    errors = [line for one in ended for line in one.error.strip().splitlines()[-1:]]
+    last = f"; the last error: {errors[-1]}" if errors else ""
+    return f"none of the {len(drawn)} that were drawn left predictions{last}"

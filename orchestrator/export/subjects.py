@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from orchestrator.errors import UserError, nearest
 from orchestrator.planning.combining import TRAINED_HERE, student_phase
 from orchestrator.planning.plan import Plan
+from orchestrator.results.ensemble_file import read_ensemble
 from orchestrator.schema import SweepConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.facts import read_phase
-from orchestrator.sweep.files import read_json
 from orchestrator.worker.job import trial_config
 
 SINGLE, ENSEMBLE, SOUP, STUDENT = MODELS = ("single", "ensemble", "soup", "student")
@@ -107,11 +107,10 @@ def read_result(directory: SweepDirectory, plan: Plan) -> dict[str, Any]:
     Raises:
         UserError: there is none yet, or the sweep was planned without that step.
     """
-    if directory.ensemble_result.is_file():
-        result: dict[str, Any] = read_json(directory.ensemble_result)
-        if not isinstance(result, dict) or not result.get("members") or not result.get("best_single"):
+    if (result := read_ensemble(directory)) is not None:
+        if not result.get("members") or not result.get("best_single"):
             raise UserError("holds no ensemble", file=directory.ensemble_result, hint="Restore it")
-        return result
+        return dict(result)
     if all(phase.kind != "ensemble" for phase in plan.phases):
         raise UserError(
             "this sweep has no ensemble step, which chooses what is handed over",

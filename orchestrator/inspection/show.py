@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.inspection.duplicates import PARTS
 from orchestrator.inspection.finding import NOTE, PROBLEM, WARNING, counted
-from orchestrator.report.terminal import table
+from orchestrator.report.layout import table
 
 if TYPE_CHECKING:
     from orchestrator.inspection.columns import Column

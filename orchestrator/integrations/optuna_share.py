@@ -14,37 +14,28 @@ plot shows and no sampler learns from; the attributes `state`, `diagnosis` and `
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Busy, UserError
+from orchestrator.errors import UserError
+from orchestrator.integrations.alone import alone
+from orchestrator.integrations.ended import OBJECTIVE, OUTCOME, Ended, ended_trials, name_reported
 from orchestrator.integrations.optuna_storage import Place, open_storage
 from orchestrator.integrations.optuna_values import placed_value
 from orchestrator.results.compact import trial_phases
 from orchestrator.results.load import Results, load_results
 from orchestrator.results.schema import text
-from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, read_waves
-from orchestrator.sweep.lease import Lease, hold
-from orchestrator.sweep.records import COMPLETED, FAILED, PRUNED, outcomes, read_directory
+from orchestrator.sweep.records import COMPLETED, FAILED, PRUNED
 
 if TYPE_CHECKING:
     import optuna
-    import pandas as pd
 
-# The columns of the results that become attributes of a trial, beside its scale and its other metrics.
-_ATTRIBUTES = (
-    "trial_id", "state", "stage", "setting_id", "origin", "parent", "seed", "attempts", "seconds",
-    "gpu_seconds", "slurm_job_id", "host", "diagnosis", "diagnosis_evidence", "error",
-)  # fmt: skip
 _LONGEST = 2000  # characters of one attribute: the end of a traceback says the most
 _UID = "sweep_uid"
-_PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +69,7 @@ def share_with_optuna(
     results = load_results(sweep)
     uid = str(results.plan.get("uid") or results.name)
     shared = []
-    with _alone(results.path) as lease, open_storage(place, write=True) as storage:
+    with alone(results.path) as lease, open_storage(place, write=True) as storage:
         for stage in results.stages:
             rows = results.at(stage)
             if rows.empty:
@@ -86,30 +77,16 @@ def share_with_optuna(
             name = text(f"{study or results.name}/{stage}")
             kept = _study(storage, name, results, stage, uid)
             written = _written(kept)
-            missing = rows[[_is_missing(row, written) for row in rows.to_dict("records")]]
-            for number, trial in enumerate(_trials(results, stage, missing)):
+            added = 0
+            for number, trial in enumerate(ended_trials(results, stage)):
                 if number % 20 == 0:
-                    note(f"{name}: {number} of {len(missing)}")
-                lease.confirm()
-                kept.add_trial(trial)
-            shared.append(SharedStudy(study=name, stage=stage, trials=len(rows), added=len(missing)))
+                    note(f"{name}: {number} of {len(rows)}")
+                if _is_missing(trial, written):
+                    lease.confirm()
+                    kept.add_trial(_trial(trial, _ranges(results, stage), name_reported(results.metric)))
+                    added += 1
+            shared.append(SharedStudy(study=name, stage=stage, trials=len(rows), added=added))
     return shared
-
-
-@contextlib.contextmanager
-def _alone(sweep: Path) -> Iterator[Lease]:
-    """Hold off others that share the same sweep: Optuna would take a trial twice.
-
-    Raises:
-        UserError: somebody is at it, for longer than there is patience.
-    """
-    until = time.monotonic() + _PATIENCE_SECONDS
-    try:
-        folder = sweep / "lease-share"
-        with hold(folder, "orchestrate share", wait=lambda owner: time.monotonic() < until) as lease:
-            yield lease
-    except Busy as owner:
-        raise UserError(f"is being shared by {owner}", file=sweep, hint="Call this again later") from None
 
 
 def _study(
@@ -150,91 +127,49 @@ def _written(study: optuna.Study) -> dict[str, bool]:
     return written
 
 
-def _is_missing(row: Mapping[Any, Any], written: Mapping[str, bool]) -> bool:
-    only_failed = written.get(row["trial_id"])
-    return only_failed is None or (only_failed and row["state"] != FAILED)
+def _is_missing(trial: Ended, written: Mapping[str, bool]) -> bool:
+    only_failed = written.get(trial.trial_id)
+    return only_failed is None or (only_failed and trial.state != FAILED)
 
 
-def _trials(results: Results, stage: str, rows: pd.DataFrame) -> Iterator[optuna.trial.FrozenTrial]:
-    """Give the rows of a stage as Optuna's trials, in the order in which they ended."""
-    phase = next(one for one in trial_phases(results.plan) if one["name"] == stage)
-    folder = SweepDirectory(results.path).phase(phase["kind"], stage)
-    params = {spec.trial_id: spec.params for wave in read_waves(folder) for spec in wave}
+def _ranges(results: Results, stage: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Return each parameter's range in the first stage and in its own, those that there are."""
     first = next(iter(results.spaces.values()), {})
     own = results.spaces.get(stage, first)
-    rows = rows[rows["trial_id"].isin(params.keys())]
-    curves = results.curves[
-        (results.curves["stage"] == stage) & results.curves["trial_id"].isin(rows["trial_id"])
-    ]
-    steps = {
-        name: dict(zip(part["step"].tolist(), part["value"].tolist(), strict=True))
-        for name, part in curves[curves["metric"] == results.metric].groupby("trial_id")
-    }
-    ended = _ended(folder, rows["trial_id"].tolist(), curves)
-    for row in sorted(rows.to_dict("records"), key=lambda row: (ended[row["trial_id"]], row["trial_id"])):
-        name = row["trial_id"]
-        ranges = {one: [spaces[one] for spaces in (first, own) if one in spaces] for one in params[name]}
-        yield _trial(row, ended[name], params[name], ranges, steps.get(name, {}), results.metric)
-
-
-def _ended(folder: PhaseDirectory, trials: Sequence[str], curves: pd.DataFrame) -> dict[str, float]:
-    """Return when trials ended, in seconds since the epoch: with their last report, or else as recorded."""
-    ended = {str(name): float(at) for name, at in curves.groupby("trial_id")["time"].max().dropna().items()}
-    if any(name not in ended for name in trials):
-        for record in read_directory(folder.records):
-            for outcome in outcomes(record):
-                if math.isfinite(outcome.time) and outcome.time > 0:
-                    ended.setdefault(outcome.trial, outcome.time)
-    # Of a trial that was given up there is no outcome.
-    latest = max(ended.values(), default=time.time())
-    return {name: ended.get(name, latest) for name in trials}
+    spaces = [{text(name): spec for name, spec in space.items()} for space in (first, own)]
+    return {name: [space[name] for space in spaces if name in space] for name in {**spaces[0], **spaces[1]}}
 
 
 def _trial(
-    row: Mapping[Any, Any],
-    ended: float,
-    setting: Mapping[str, Any],
-    ranges: Mapping[str, Sequence[Mapping[str, Any]]],
-    steps: Mapping[int, float],
-    metric: str,
+    trial: Ended, ranges: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
 ) -> optuna.trial.FrozenTrial:
     import optuna
 
-    objective = row["objective"]
-    finite = objective is not None and math.isfinite(objective)
+    objective = trial.outcome.get(OBJECTIVE)
     states = optuna.trial.TrialState
-    state = states.COMPLETE if finite and row["state"] == COMPLETED else states.FAIL
-    if row["state"] == PRUNED:
+    state = states.COMPLETE if objective is not None and trial.state == COMPLETED else states.FAIL
+    if trial.state == PRUNED:
         state = states.PRUNED
-    placed = {text(name): placed_value(value, ranges[name]) for name, value in setting.items()}
-    seconds = row["seconds"] if row["seconds"] is not None and math.isfinite(row["seconds"]) else 0.0
+    placed = {name: placed_value(value, ranges.get(name, ())) for name, value in trial.params.items()}
     return optuna.trial.FrozenTrial(
         number=-1,
         trial_id=-1,
         state=state,
-        value=float(objective) if finite and state != states.FAIL else None,
-        datetime_start=datetime.fromtimestamp(ended - seconds),
-        datetime_complete=datetime.fromtimestamp(ended),
+        value=objective if state != states.FAIL else None,
+        datetime_start=datetime.fromtimestamp(trial.began),
+        datetime_complete=datetime.fromtimestamp(trial.ended),
         params={name: value for name, (value, _) in placed.items()},
         distributions={name: distribution for name, (_, distribution) in placed.items()},
-        user_attrs=_attributes(row, metric),
+        user_attrs=_attributes(trial),
         system_attrs={},
-        intermediate_values={int(s): float(v) for s, v in steps.items() if math.isfinite(v)},
+        intermediate_values={s: v for s, v, _ in trial.curves.get(metric, ()) if math.isfinite(v)},
     )
 
 
-def _attributes(row: Mapping[Any, Any], metric: str) -> dict[str, Any]:
-    """Return what is known of a trial beside its parameters and its objective; what is empty is left out."""
-    more = [key for key in row if str(key).startswith(("scale.", "metric.")) and key != f"metric.{metric}"]
-    found: dict[str, Any] = {}
-    for key in (*_ATTRIBUTES, *more):
-        value = row[key]
-        if hasattr(value, "item"):
-            value = value.item()
-        if isinstance(value, str):
-            value = text(value)[-_LONGEST:]
-        elif value is None or not math.isfinite(value):
-            continue
-        if value != "":
-            found[text(str(key))] = value
-    return found
+def _attributes(trial: Ended) -> dict[str, Any]:
+    """Return what is known of a trial beside its parameters and its objective."""
+    facts = {
+        name: value[-_LONGEST:] if isinstance(value, str) else value for name, value in trial.facts.items()
+    }
+    others = {name: value for name, value in trial.outcome.items() if name != OBJECTIVE}
+    return facts | {f"metric.{name.removeprefix(OUTCOME)}": value for name, value in others.items()}

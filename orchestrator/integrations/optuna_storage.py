@@ -53,7 +53,9 @@ def find_place(storage: str, folder: Path = Path()) -> Place:
 
     if "://" not in storage:
         path = folder / Path(storage).expanduser()
-        if _is_sqlite(path) or (path.suffix in SQLITE and not path.is_file()):
+        # An empty file is what SQLite leaves that was ended right after it made one.
+        new = not path.is_file() or not path.stat().st_size
+        if _is_sqlite(path) or (path.suffix in SQLITE and new):
             url = sqlalchemy.URL.create("sqlite", database=str(path))
             return Place(shown=f"sqlite:///{storage}", url=str(url), path=path)
         if path.is_dir() or (path.suffix not in JOURNAL and not path.is_file()):
@@ -172,13 +174,22 @@ def _check_tables(engine: sqlalchemy.Engine, place: Place, *, write: bool) -> No
 
 @contextlib.contextmanager
 def _journal(place: Place) -> Iterator[optuna.storages.BaseStorage]:
+    import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     try:
-        storage = JournalStorage(JournalFileBackend(str(place.path)))
+        assert place.path is not None, "a journal is a file"
+        # Of a relative path Optuna makes a lock that leads nowhere: one left behind is waited for for ever.
+        storage = JournalStorage(JournalFileBackend(str(place.path.absolute())))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"'{place.shown}' is no Optuna journal, or is damaged") from None
+    except AssertionError:
+        # What Optuna does where it comes upon an operation that it does not know.
+        raise UserError(
+            f"'{place.shown}' is damaged, or a newer Optuna wrote it: it holds what Optuna "
+            f"{optuna.__version__} does not know"
+        ) from None
     yield storage
 
 

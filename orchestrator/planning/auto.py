@@ -16,7 +16,7 @@ from orchestrator.schema import DEFAULT_SEEDS, DEFAULT_TOP
 # From one stage to the next a trial costs so many times more.
 ETA = 3
 # What one trial of a stage trains, as shares of a full-scale training; a large dataset has one more below.
-SCALES = (1 / 27, 1 / 9, 1 / 3)
+SCALES = (1 / ETA**3, 1 / ETA**2, 1 / ETA)
 LARGE_SAMPLES, LARGE_SCALE = 1_000_000, 1 / 81
 # The share of the budget that is left for the final runs where nobody says: the second one from so many
 # trainings on, as much less as a budget is smaller, and no less than the first. What smaller scales can tell

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from orchestrator.planning.promotion import Finished
+from orchestrator.planning.finished import Finished
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

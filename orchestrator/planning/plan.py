@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import UserError
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TRAINED
+
+# Of plan.json: to be raised when an older program would misread it. What is only added needs no new one.
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,9 +168,24 @@ class Plan:
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Return the content of plan.json."""
     content = asdict(plan)
-    content["version"] = 1
+    content["version"] = VERSION
     content["metric"] = {"name": plan.metric, "mode": plan.mode}
     del content["mode"]
+    return content
+
+
+def refuse_newer(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return the content of a plan.json as it is.
+
+    Raises:
+        UserError: a newer version of this program has written it.
+    """
+    if not isinstance(version := content.get("version", VERSION), int) or version > VERSION:
+        raise UserError(
+            f"version {version} of this plan is newer than this program, which reads {VERSION}",
+            file=file,
+            hint="Update the orchestrator",
+        )
     return content
 
 
@@ -173,7 +193,15 @@ _LISTS_APART = ("version", "metric", "phases", "total", "warnings", "notes")
 
 
 def plan_from_json(content: dict[str, Any]) -> Plan:
-    """Read the content of plan.json."""
+    """Read the content of plan.json.
+
+    Raises:
+        KeyError, TypeError: it is no plan of this version.
+    """
+    texts = {"name": content["name"], **{f"metric.{key}": value for key, value in content["metric"].items()}}
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{key} is no text")
     phases = tuple(
         Phase(
             **{

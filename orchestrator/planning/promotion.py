@@ -9,27 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.each_value import best_of_each, missing_values
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.merit import Merit, merits
 from orchestrator.planning.narrowing.trust import Agreement, carries_over, survivors_wanted
 from orchestrator.planning.plan import Phase
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import CHOICE, Parameter, setting_id
 from orchestrator.sweep.directory import FINAL, TrialSpec
 
 SURVIVOR, CONTROL, SAMPLED, REPEAT, START = "survivor", "control", "sampled", "repeat", "start_from"
 # Two settings are alike when no parameter differs by more than this share of its range.
 ALIKE = 0.03
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finished:
-    """A finished trial: its spec and objective, larger always better, -inf when it diverged."""
-
-    spec: TrialSpec
-    objective: float
-    # False: stopped at `step`, so that the objective is only an early value
-    settled: bool = True
-    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,8 +23,9 @@ from orchestrator.planning.validate_command import validate_command
 from orchestrator.planning.validate_ensemble import validate_ensemble
 from orchestrator.planning.validate_final import validate_final
 from orchestrator.planning.validate_processes import validate_processes
+from orchestrator.planning.validate_results import validate_results
 from orchestrator.planning.validate_slurm import validate_slurm
-from orchestrator.planning.validate_space import validate_space
+from orchestrator.planning.validate_space import is_name, validate_space
 from orchestrator.planning.validate_student import validate_student
 from orchestrator.schema import (
     CLASS_RULES,
@@ -39,6 +40,8 @@ from orchestrator.schema import (
 from orchestrator.space import FLOAT, Parameter
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL
 
+MOST_NAME_BYTES = 80
+
 
 def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSize, file: Path | str) -> None:
     """Check a sweep before anything is written or submitted.
@@ -49,6 +52,10 @@ def validate(config: SweepConfig, space: tuple[Parameter, ...], size: DatasetSiz
     check = _Check(file)
     if not re.fullmatch(r"[\w][\w .+-]*", config.name):
         check.fail("name", f"'{config.name}' can't be a directory's name", "Use letters, digits, '-' and '_'")
+    check.short("name", config.name)
+    if not is_name(config.metric.name):
+        hint = "Name a key of what the training function returns, such as val/accuracy"
+        check.fail("metric.name", f"{config.metric.name!r} is no metric's name", hint)
     check.one_of("metric.mode", config.metric.mode, ("max", "min"))
     _job(config, check)
     validate_space(config, space, file)
@@ -96,6 +103,11 @@ class _Check:
         if value not in valid:
             self.fail(key, f"'{value}' is not known", nearest(value, valid))
 
+    def short(self, key: str, name: str) -> None:
+        # Both names, and more, stand in the names of jobs and of the folders of their logs.
+        if (length := len(name.encode())) > MOST_NAME_BYTES:
+            self.fail(key, f"is too long for a name of jobs and folders: {length} of {MOST_NAME_BYTES} bytes")
+
     def at_least(self, key: str, value: float | None, least: float) -> None:
         if value is not None and value < least:
             self.fail(key, f"{value:g} is too few; the least is {least:g}")
@@ -128,6 +140,7 @@ def _stage(name: str, stage: StageConfig, size: DatasetSize, check: _Check) -> N
     key = f"stages.{name}"
     if not re.fullmatch(r"\w[\w-]*", name) or name in (CHECKS, FINAL, ENSEMBLE):
         check.fail(key, f"'{name}' can't be a stage's name", "Use letters, digits, '-' and '_'")
+    check.short(key, name)
     check.at_least(f"{key}.trials", stage.trials, 1)
     check.at_least(f"{key}.epochs", stage.epochs, 1)
     check.at_least(f"{key}.validation_size", stage.validation_size, 1)
@@ -306,3 +319,4 @@ def _cluster(config: SweepConfig, check: _Check) -> None:
     if slurm.mem_gb is not None and not slurm.mem_gb > 0:
         check.fail("slurm.mem_gb", f"{slurm.mem_gb:g} is no amount of memory", "Write null for the default")
     validate_slurm(slurm, check.file)
+    validate_results(config.results, check.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def validate_space(config: SweepConfig, space: tuple[Parameter, ...], file: Path
             "nothing varies: every parameter has one value", file=file, key="space",
             hint="Give at least one parameter a range",
         )  # fmt: skip
+    for parameter in space:
+        if not is_name(parameter.name):
+            raise UserError(f"{parameter.name!r} is no parameter's name", file=file, key="space")
     names = names_of(config, space)
     try:
         ties = ordered_ties(config.tied)
@@ -45,6 +49,11 @@ def validate_space(config: SweepConfig, space: tuple[Parameter, ...], file: Path
         _check_values(config, space, ties)
     except UserError as error:
         raise UserError(error.problem, file=file, key=error.key, hint=error.hint) from None
+
+
+def is_name(text: str) -> bool:
+    """Say whether something can be called so: in one line, and not by nothing."""
+    return bool(text.strip()) and not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
 
 
 def _check_places(config: SweepConfig, names: Names, used: set[str]) -> None:

@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from orchestrator.plots.theme import plain
+from orchestrator.plots.theme import numbers, plain
 from orchestrator.results.load import Results
 from orchestrator.results.schema import text as storable
 
-MOST_POINTS = 1500  # of one stage: the points of very large sweeps are thinned, and the best are drawn
+MOST_POINTS = 1500  # of all stages: those of very large sweeps are thinned, and the best are drawn
+FEW_VALUES = 8  # of whole numbers: there is a tick for each
+FEW_DECADES = 1.5  # on less than these one tick for each is too few
 
 
 class Axis:
@@ -24,10 +28,13 @@ class Axis:
         self.column = f"param.{name}"
         specs = [space[name] for space in results.spaces.values() if name in space]
         self.log = any(spec.get("log") for spec in specs)
+        self.whole = any(spec["kind"] == "int" for spec in specs)
         self.values: list[str] | None = None
         self.layout: dict[str, Any] = {"title_text": plain(name), "type": "log" if self.log else "linear"}
-        if self.log:
+        if self.log and _decades(results.trials[self.column]) >= FEW_DECADES:
             self.layout |= {"exponentformat": "power", "dtick": 1}
+        elif self.whole and not self.log and _width(results.trials[self.column]) <= FEW_VALUES:
+            self.layout["dtick"] = 1
         if (
             any(spec["kind"] == "choice" for spec in specs)
             or results.trials[self.column].dtype.kind not in "if"
@@ -53,13 +60,23 @@ class Axis:
         """Leave out the trials whose settings do not have the parameter."""
         return rows[rows[self.column].notna()]
 
-    def positions(self, rows: pd.DataFrame, jitter: float = 0.0) -> list[float]:
+    def positions(self, rows: pd.DataFrame, jitter: float = 0.0) -> NDArray[np.float32 | np.float64]:
         """Return where the trials lie; those of a choice are spread over `jitter`, so that all are seen."""
+        if self.values is None:
+            return numbers(rows[self.column])
         places = [self.place(value) for value in rows[self.column]]
-        if self.values is None or not jitter:
-            return places
-        shifts = spread(len(places), 0.754878)
-        return [place + shift * jitter for place, shift in zip(places, shifts, strict=True)]
+        return numbers(np.asarray(places) + jitter * np.asarray(spread(len(places), 0.754878)))
+
+
+def _decades(values: pd.Series[float]) -> float:
+    """Return over how many powers of ten positive numbers spread."""
+    positive = values[values > 0] if values.dtype.kind in "if" else values[:0]
+    return math.log10(positive.max() / positive.min()) if len(positive) else 0.0
+
+
+def _width(values: pd.Series[float]) -> float:
+    """Return how far apart numbers lie; NaN where there are none."""
+    return float(values.max() - values.min()) if values.dtype.kind in "if" else math.nan
 
 
 def hover(rows: pd.DataFrame, axis: Axis) -> list[str]:

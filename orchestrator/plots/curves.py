@@ -10,11 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.plots.theme import COLOURS, finished, plain
+from orchestrator.plots.theme import COLOURS, finished, plain, significant
 from orchestrator.results.analysis import thinned
 from orchestrator.results.load import Results
 
 MOST_CURVES = 60  # of one stage
+FEW_STEPS = 6
 
 
 def learning_curves(results: Results, stages: Sequence[str] | None = None) -> go.Figure:
@@ -40,6 +41,9 @@ def learning_curves(results: Results, stages: Sequence[str] | None = None) -> go
         ):
             opacity = 0.45 if line["width"] == 1 else 1.0
             figure.add_trace(_lines(part, line, opacity), row=1, col=number + 1)
+        # Steps are whole, which the ticks of few would not be.
+        if rows["step"].max() - rows["step"].min() < FEW_STEPS:
+            figure.update_xaxes(dtick=1, row=1, col=number + 1)
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text=plain(results.metric), col=1)
     figure.update_layout(showlegend=False)
@@ -53,7 +57,7 @@ def _lines(rows: pd.DataFrame, line: Mapping[str, Any], opacity: float) -> go.Sc
     text: list[str] = []
     for trial, part in rows.groupby("trial_id", sort=False):
         x += [*part["step"].tolist(), None]
-        y += [value if math.isfinite(value) else None for value in part["value"]] + [None]
+        y += [significant(value) if math.isfinite(value) else None for value in part["value"]] + [None]
         text += [plain(trial)] * (len(part) + 1)
     return go.Scatter(
         x=x,

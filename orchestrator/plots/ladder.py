@@ -45,6 +45,9 @@ def scale_text(phase: Mapping[str, Any]) -> str:
     """Return a phase's scale in words: "10% data, 2 classes, 3 epochs"."""
     scale, parts = phase["scale"], []
     if (data := scale.get("data")) is not None:
-        parts.append(f"{100 * data:.3g}% data")
-    parts += [f"{scale[key]:g} {key}" for key in ("classes", "epochs") if scale.get(key) is not None]
+        # More than 1 is a number of samples.
+        parts.append(f"{data:,.0f} samples" if data > 1 else f"{100 * data:.3g}% data")
+    counts = {key: scale[key] for key in ("classes", "epochs") if scale.get(key) is not None}
+    one = {"classes": "class", "epochs": "epoch"}
+    parts += [f"{number:g} {one[key] if number == 1 else key}" for key, number in counts.items()]
     return ", ".join(parts)

@@ -68,7 +68,7 @@ def run_program(
     matched = Matched(compiled(job.metrics.output, "jobs.metrics.output"))
     sources = _sources(job, config, call, told, trial)
     tail = collections.deque[str](maxlen=LAST_LINES)
-    with started(call.command, call.environment) as program:
+    with matched.bounded(), started(call.command, call.environment) as program:
         looked = time.monotonic()
         for line in lines(program):
             if line is not None:

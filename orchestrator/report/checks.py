@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,7 +12,7 @@ from orchestrator.plots.theme import COLOURS
 from orchestrator.results.load import Results
 from orchestrator.space.parameter import show
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.files import read_json
+from orchestrator.sweep.files import read_as
 
 HEAD, ON_FAILURE = ("check", "", "what was seen"), ("likely cause", "what to do")
 _WORDS = {True: "passed", False: "failed", None: "not applicable"}
@@ -20,7 +21,11 @@ _WORDS = {True: "passed", False: "failed", None: "not applicable"}
 def checks_table(results: Results) -> tuple[tuple[str, ...], list[list[object]]]:
     """Return head and rows of the table of checks; no rows where nothing was checked."""
     path = SweepDirectory(results.path).checks_result
-    checks: list[dict[str, Any]] = read_json(path)["checks"] if path.exists() else []
+    return read_as(path, _table, "what the checks saw") if path.exists() else (HEAD, [])
+
+
+def _table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[object]]]:
+    checks = content["checks"]
     rows: list[list[object]] = [
         [f"{check['id']} {check['name']}", _WORDS[check["passed"]], check["saw"]] for check in checks
     ]
@@ -34,9 +39,10 @@ def checks_table(results: Results) -> tuple[tuple[str, ...], list[list[object]]]
 def range_test_figures(results: Results) -> list[go.Figure]:
     """Return the loss over the rate as the range test saw it, with its bounds; none without a test."""
     path = SweepDirectory(results.path).range_test
-    if not path.exists():
-        return []
-    found = read_json(path)
+    return read_as(path, _rates_figures, "a range test") if path.exists() else []
+
+
+def _rates_figures(found: Mapping[str, Any]) -> list[go.Figure]:
     figure = go.Figure(
         go.Scatter(x=found["rates"], y=found["losses"], mode="lines", line={"color": COLOURS[0]}, name="loss")
     )

@@ -23,7 +23,6 @@ from orchestrator.sweep.directory import FINAL, SweepDirectory
 
 MOST_HISTOGRAMS = 12
 _SEEN = re.compile(r"^(\w+) at (\d+): (.*)$", re.MULTILINE)
-_PICTURE = re.compile(r"[A-Za-z0-9+/]{20,200000}={0,2}")
 
 
 def findings_of(results: Results, stage: str) -> tuple[StageFinding, ...]:
@@ -31,6 +30,8 @@ def findings_of(results: Results, stage: str) -> tuple[StageFinding, ...]:
     rows = results.at(stage)
     if "diagnosis_evidence" not in rows.columns:  # compacted by an earlier version
         return ()
+    if not rows["diagnosis_evidence"].fillna("").astype(bool).any():
+        return ()  # of thousands of trials all settings would be read for nothing
     columns = [f"param.{name}" for name in results.parameters]
     trials = [
         Diagnosed(
@@ -47,12 +48,14 @@ def findings_of(results: Results, stage: str) -> tuple[StageFinding, ...]:
     return collect(trials)
 
 
-def findings_table(results: Results) -> tuple[Sequence[str], list[list[object]]]:
+def findings_table(
+    findings: Mapping[str, Sequence[StageFinding]],
+) -> tuple[Sequence[str], list[list[object]]]:
     """Return the columns and rows of a table: each stage's findings, what they say and what to try."""
     rows: list[list[object]] = [
         [stage, one.code, one.sentence, ADVICE.get(one.code, "")]
-        for stage in results.stages
-        for one in findings_of(results, stage)
+        for stage, found in findings.items()
+        for one in found
     ]
     return ("stage", "finding", "which trials", "what to try"), rows
 
@@ -69,14 +72,14 @@ def best_final(results: Results) -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
-def detail_figures(results: Results, trial: str, found: Mapping[str, Any]) -> list[go.Figure]:
-    """Return the figures of one run: curves, confusion, calibration, coverage and histograms."""
+def detail_figures(results: Results, trial: str, found: Mapping[str, Any]) -> dict[str, go.Figure]:
+    """Return the figures of one run by what they show: curves, confusion, calibration, coverage, layers."""
     predictions = found.get("predictions")
     predictions = predictions if isinstance(predictions, Mapping) else {}
     made: list[go.Figure] = []
     parts: list[tuple[Callable[[Any], list[go.Figure]], Any]] = [
-        (curves, results.curves[results.curves["trial_id"] == trial]),
         (confusion, predictions.get("confusion")),
+        (curves, results.curves[results.curves["trial_id"] == trial]),
         (calibration, predictions.get("calibration")),
         (coverage, predictions.get("coverage")),
         (residuals, predictions.get("points")),
@@ -87,7 +90,7 @@ def detail_figures(results: Results, trial: str, found: Mapping[str, Any]) -> li
             made += draw(part) if part is not None else []
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             continue
-    return made
+    return {f"{trial}: {figure.layout.title.text}": figure for figure in made}
 
 
 def curves(rows: pd.DataFrame) -> list[go.Figure]:
@@ -108,7 +111,11 @@ def curves(rows: pd.DataFrame) -> list[go.Figure]:
 
 def confusion(found: Mapping[str, Any]) -> list[go.Figure]:
     """Draw how often each class was taken for each other; rows are the true ones."""
-    names = [f"{shown(name, 16)} ({number})" for number, name in enumerate(found["classes"])]
+    # The number keeps classes apart that are named alike.
+    names = [
+        shown(name, 16) if str(name) == str(number) else f"{shown(name, 16)} ({number})"
+        for number, name in enumerate(found["classes"])
+    ]
     counts = [[int(count) for count in row] for row in found["counts"]]
     if len(counts) != len(names) or any(len(row) != len(names) for row in counts):
         return []
@@ -119,8 +126,8 @@ def confusion(found: Mapping[str, Any]) -> list[go.Figure]:
             z=shares, x=names, y=names, text=text, texttemplate="%{text}", colorscale=SCALE, showscale=False
         )
     )
-    figure.update_xaxes(title_text="predicted")
-    figure.update_yaxes(title_text="true", autorange="reversed")
+    figure.update_xaxes(title_text="predicted", type="category")
+    figure.update_yaxes(title_text="true", autorange="reversed", type="category")
     return [_finished(figure, "confusion")]
 
 
@@ -182,41 +189,6 @@ def histograms(found: Mapping[str, Any]) -> list[go.Figure]:
             figure.update_yaxes(type="log", title_text="values")
             made.append(_finished(figure, f"{kind} by layer"))
     return made
-
-
-def pictures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the worst mistakes that are pictures: a PNG in base64 and what is said below it."""
-    predictions = found.get("predictions")
-    worst = predictions.get("worst") if isinstance(predictions, Mapping) else None
-    made = []
-    for one in worst if isinstance(worst, list) else []:
-        image = one.get("picture") if isinstance(one, Mapping) else None
-        if isinstance(image, str) and _PICTURE.fullmatch(image):
-            made.append((image, f"{_short(one.get('target'))} taken for {_short(one.get('predicted'))}"))
-    return made
-
-
-def worst_table(found: Mapping[str, Any]) -> tuple[Sequence[str], list[list[object]]]:
-    """Return the columns and rows of a table of the worst mistakes."""
-    predictions = found.get("predictions")
-    worst = predictions.get("worst") if isinstance(predictions, Mapping) else None
-    rows: list[list[object]] = [
-        [_short(one.get(key)) for key in ("id", "target", "predicted", "confidence")]
-        for one in (worst if isinstance(worst, list) else [])
-        if isinstance(one, Mapping)
-    ]
-    return ("sample", "true", "predicted", "confidence"), rows
-
-
-def weights(found: Mapping[str, Any]) -> list[str]:
-    """Return the first layer's weights as pictures, PNGs in base64."""
-    part = found.get("weights")
-    images = part.get("pictures") if isinstance(part, Mapping) else None
-    return [one for one in images or [] if isinstance(one, str) and _PICTURE.fullmatch(one)]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)[:48] if value is not None else "–"
 
 
 def _finished(figure: go.Figure, title: str, *, legend: bool = True) -> go.Figure:

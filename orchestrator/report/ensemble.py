@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +10,8 @@ import plotly.graph_objects as go
 from orchestrator.plots.theme import COLOURS, plain, template
 from orchestrator.report import ensemble_tables as tables
 from orchestrator.report import ensemble_words as words
-from orchestrator.report.ensemble_tables import KINDS, figure, part
-from orchestrator.report.markup import plot, table
+from orchestrator.report.markup import bullets, folded, paragraph, plot, table
+from orchestrator.results.ensemble_parts import KINDS, figure, kinds, mappings, part, score_name
 
 BASE, TOGETHER = ("best_single", COLOURS[0]), ("ensemble", COLOURS[1])
 ABLATION = "What each kind of member adds: the same method, with only some kinds let in."
@@ -32,19 +31,18 @@ def ensemble_parts(found: Mapping[str, Any]) -> str:
     ]
     return "".join(
         [
-            "<h3>Ensemble</h3>",
-            f"<ul>{''.join(f'<li>{html.escape(one)}</li>' for one in told if one)}</ul>",
+            bullets(told),
             table(*tables.scores_table(found)),
             _titled(METHODS, tables.methods_table(found)),
-            _paragraph(words.method_sentence(found)),
+            paragraph(words.method_sentence(found)),
             _titled(ABLATION, tables.ablation_table(found)),
             _figures(found),
-            _paragraph(words.calibration_sentence(found)),
-            _paragraph(words.soup_sentence(found)),
+            paragraph(words.calibration_sentence(found)),
+            paragraph(words.soup_sentence(found)),
+            paragraph(words.student_sentence(found)),
             table(*tables.students_table(found)),
-            "<h3>Members</h3>",
-            _first(tables.members_table(found)),
-            _first(tables.skipped_table(found)),
+            folded("Members", _first(tables.members_table(found))),
+            folded("Checkpoints that were passed over", _first(tables.skipped_table(found))),
         ]
     )
 
@@ -64,7 +62,7 @@ def ensemble_figures(found: Mapping[str, Any]) -> list[go.Figure]:
 
 def ablation(found: Mapping[str, Any]) -> go.Figure | None:
     """Draw the gain over the best single model, with its interval, by which kinds of members may differ."""
-    rows = [one for one in tables.mappings(found.get("ablation")) if figure(one.get("gain")) is not None]
+    rows = [one for one in mappings(found.get("ablation")) if figure(one.get("gain")) is not None]
     if not rows:
         return None
     points = found.get("score") == "accuracy"
@@ -75,7 +73,7 @@ def ablation(found: Mapping[str, Any]) -> go.Figure | None:
     made = go.Figure(
         go.Scatter(
             x=gains,
-            y=[_folded(tables.kinds(one)) for one in rows],
+            y=[_folded(kinds(one)) for one in rows],
             mode="markers",
             marker={"color": TOGETHER[1], "size": 9},
             error_x={"array": above, "arrayminus": below, "color": TOGETHER[1], "thickness": 1.5},
@@ -83,7 +81,7 @@ def ablation(found: Mapping[str, Any]) -> go.Figure | None:
         )
     )
     made.add_vline(x=0, line={"color": "rgba(128,128,128,.6)", "dash": "dot"})
-    title = "points of accuracy" if points else plain(tables.score_name(found))
+    title = "points of accuracy" if points else plain(score_name(found))
     made.update_xaxes(title_text=title)
     made.update_yaxes(autorange="reversed")
     return _finished(made, "Test: over the best single", height=150 + 46 * len(rows)).update_layout(
@@ -150,20 +148,16 @@ def _figures(found: Mapping[str, Any]) -> str:
     return f'<div class="grid">{cards}</div>' if cards else ""
 
 
-def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>" if text else ""
-
-
 def _first(rows: tuple[tables.Head, tables.Rows]) -> str:
     """Return a table of the first of many rows, and how many more there are."""
     head, all_rows = rows
     more = len(all_rows) - MOST_ROWS
-    return table(head, all_rows[:MOST_ROWS]) + (_paragraph(f"And {more:,} more.") if more > 0 else "")
+    return table(head, all_rows[:MOST_ROWS]) + (paragraph(f"And {more:,} more.") if more > 0 else "")
 
 
 def _titled(title: str, rows: tuple[tables.Head, tables.Rows]) -> str:
     shown = table(*rows)
-    return f"<p>{html.escape(title)}</p>{shown}" if shown else ""
+    return paragraph(title) + shown if shown else ""
 
 
 def _finished(made: go.Figure, title: str, height: int = 340) -> go.Figure:

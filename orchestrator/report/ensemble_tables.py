@@ -5,48 +5,26 @@ Files of version 1 have fewer parts; a part that is absent, or no number, is lef
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-KINDS = {
-    "best_single": "best single model",
-    "average_member": "average member",
-    "ensemble": "ensemble",
-    "soup": "averaged weights (soup)",
-    "student": "student",
-    "student_labels": "same network on labels",
-}
-METHODS = {
-    "average": "plain average",
-    "logits": "average of logits",
-    "greedy": "greedy selection",
-    "blend": "linear blend",
-    "stacking": "stacking",
-}
+from orchestrator.results.ensemble_parts import (
+    KINDS,
+    METHODS,
+    figure,
+    kinds,
+    mappings,
+    method_name,
+    pair,
+    part,
+    score_name,
+)
+
 OTHERS = {"log_loss_scaled": "log loss, with temperature"}
 DASH = "–"
 
 Head: TypeAlias = Sequence[str]
 Rows: TypeAlias = list[list[object]]
-
-
-def figure(value: object) -> float | None:
-    """Return a finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def part(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a mapping inside another one; an empty one where it is absent or null."""
-    inner = found.get(key)
-    return inner if isinstance(inner, Mapping) else {}
-
-
-def score_name(found: Mapping[str, Any]) -> str:
-    """Return what the score is called for a person."""
-    return str(found.get("score", "score")).replace("_", " ")
 
 
 def short(value: float, sign: str = "") -> str:
@@ -128,12 +106,6 @@ def ablation_table(found: Mapping[str, Any]) -> tuple[Head, Rows]:
     return ["may differ", "members", "held-out test", "95% interval", "over the best single"], rows
 
 
-def kinds(one: Mapping[str, Any]) -> str:
-    """Return which kinds of members may differ: "seeds, checkpoints"."""
-    named = one.get("kinds")
-    return ", ".join(str(kind) for kind in named) if isinstance(named, list) and named else "nothing"
-
-
 def members_table(found: Mapping[str, Any]) -> tuple[Head, Rows]:
     """Return the members, the heaviest first; a weight is a share of all."""
     members = mappings(found.get("members"))
@@ -169,20 +141,3 @@ def students_table(found: Mapping[str, Any]) -> tuple[Head, Rows]:
         rows.append([size + mark, *(figure(one.get(key)) for key in keys)])
     head = ["student", "parameters", "validation", "on labels", "held-out test", "on labels"]
     return head, rows
-
-
-def method_name(found: Mapping[str, Any]) -> str:
-    """Return how the members are combined, for a person."""
-    name = found.get("combine")
-    name = name if isinstance(name, str) else ""
-    return METHODS.get(name, name)
-
-
-def pair(value: object) -> tuple[Any, Any]:
-    """Return the two of a list of two; else twice None."""
-    return (value[0], value[1]) if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
-
-
-def mappings(value: object) -> list[Mapping[str, Any]]:
-    """Return the mappings of a list; none where there is no list."""
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.report.ensemble_tables import (
+from orchestrator.report.ensemble_tables import gain, short
+from orchestrator.results.ensemble_parts import (
     KINDS,
     figure,
-    gain,
     mappings,
     method_name,
     pair,
     part,
     score_name,
-    short,
 )
 
 TWO_POINTS = 0.02
@@ -106,6 +105,12 @@ def soup_sentence(found: Mapping[str, Any]) -> str:
     return "" if barrier is None else f"The loss rises by at most {barrier:.3g} between the averaged weights."
 
 
+def student_sentence(found: Mapping[str, Any]) -> str:
+    """Say why there is no student, where there was to be one."""
+    why = str(found.get("student_missing") or "").strip()
+    return f"No student: {why}" + ("" if why.endswith(".") else ".") if why else ""
+
+
 def calibration_sentence(found: Mapping[str, Any]) -> str:
     """Say how far confidence is from accuracy, before and after the temperature."""
     parts = []
@@ -147,6 +152,8 @@ def summary_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     looks = figure(found.get("test_looks"))
     if looks is not None and looks > 1:
         rows.append(("test data", f"labels read {looks:.0f} times: only the first reading is clean"))
+    if why := student_sentence(found):
+        rows.append(("student", why.removeprefix("No student: ")))
     skipped = len(mappings(found.get("skipped")))
     if skipped:
         rows.append(("passed over", f"{_count(skipped, 'checkpoint')}: see the report for why"))

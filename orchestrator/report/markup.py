@@ -1,12 +1,15 @@
-"""Pieces of a page: tables, sections and figures, with every string escaped that is not markup already."""
+"""Pieces of a page: tables, sections, pictures and figures, with every string escaped that isn't markup."""
 
 from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import plotly.graph_objects as go
+
+_PICTURE = re.compile(r"(?:data:image/png;base64,)?([A-Za-z0-9+/]{20,200000}={0,2})")
 
 
 class Markup(str):
@@ -18,20 +21,62 @@ def script_json(text: str) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def plot(figure: go.Figure) -> str:
-    """Return a figure as the page draws it: its place, and what goes there."""
+def plot(figure: go.Figure, label: str = "") -> str:
+    """Return a figure as the page draws it: its place, and what goes there.
+
+    Args:
+        figure: loses its template, because the page sets the light or the dark one.
+        label: what it shows, for who can't see it; its title where none is given.
+    """
     height = figure.layout.height or 400
-    figure.update_layout(template=None)  # the page sets the light or the dark one
+    told = label or re.sub(r"<[^>]*>", " ", html.unescape(figure.layout.title.text or "")).strip() or "figure"
+    content = figure.to_plotly_json()
+    content["layout"].pop("template", None)
     return (
-        f'<div class="plot" style="min-height:{height}px"></div>'
-        f'<script type="application/json">{script_json(figure.to_json())}</script>'
+        f'<div class="plot" style="min-height:{height}px" role="img" aria-label="{html.escape(told)}"></div>'
+        f'<script type="application/json">{script_json(figure_json(content))}</script>'
     )
 
 
-def section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str, anchor: str = "") -> str:
     """Return a part of the page under its title; nothing where there is nothing to show."""
     content = "".join(parts)
-    return f"<section><h2>{html.escape(title)}</h2>{content}</section>" if content else ""
+    if not content:
+        return ""
+    place = f' id="{html.escape(anchor)}"' if anchor else ""
+    return f"<section{place}><h2>{html.escape(title)}</h2>{content}</section>"
+
+
+def folded(summary: str, *parts: str) -> str:
+    """Return what opens when its summary is clicked; nothing where there is nothing inside."""
+    content = "".join(parts)
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>" if content else ""
+
+
+def paragraph(text: str) -> str:
+    """Return a text as a paragraph; nothing where it is empty."""
+    return f"<p>{html.escape(text)}</p>" if text else ""
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Return texts as a list; nothing where there are none."""
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in texts if text)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def pictures(images: Iterable[tuple[object, str]]) -> str:
+    """Return pictures side by side; what is no PNG in base64 is left out.
+
+    Args:
+        images: each in base64, or as a data URI, and what it shows.
+    """
+    shown = [
+        f'<figure><img alt="{html.escape(said)}" src="data:image/png;base64,{found[1]}">'
+        f"<figcaption>{html.escape(said)}</figcaption></figure>"
+        for image, said in images
+        if isinstance(image, str) and (found := _PICTURE.fullmatch(image))
+    ]
+    return f'<div class="pictures">{"".join(shown)}</div>' if shown else ""
 
 
 def cell(value: object) -> str:
@@ -41,7 +86,8 @@ def cell(value: object) -> str:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return f'<td class="number">{number(value)}</td>'
     text = str(value)
-    return f"<td{' class=short' if len(text) < 28 else ''}>{html.escape(text)}</td>"
+    width = ' class="short"' if len(text) < 28 else ' class="long"' if len(text) > 60 else ""
+    return f"<td{width}>{html.escape(text)}</td>"
 
 
 def number(value: float | None) -> str:
@@ -55,8 +101,19 @@ def number(value: float | None) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table that scrolls sideways on a narrow screen; nothing where there are no rows."""
-    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    top = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
     if not body:
         return ""
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        '<div class="scroll" tabindex="0"><table>'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def figure_json(content: dict[str, object]) -> str:
+    """Return a figure's content as JSON, as Plotly writes it: what is not finite is null."""
+    from plotly.io.json import to_json_plotly
+
+    text: str = to_json_plotly(content)
+    return text

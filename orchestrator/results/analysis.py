@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.results.load import Results
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, TRAINED, SweepDirectory, read_waves
+from orchestrator.sweep.directory import ENSEMBLE, FINAL, TRAINED, SweepDirectory, wave_lengths
 from orchestrator.sweep.records import FAILED
 
 
@@ -32,10 +32,28 @@ def thinned(results: Results, stage: str, most: int) -> pd.DataFrame:
     """Return a stage's trials that have a finite objective, worst first; at most `most`, evenly by rank."""
     rows: pd.DataFrame = results.at(stage)
     rows = rows[np.isfinite(rows["objective"])]
-    rows = rows.sort_values("objective", ascending=results.mode == "max", kind="stable")
+    return evenly(rows.sort_values("objective", ascending=results.mode == "max", kind="stable"), most)
+
+
+def shown(results: Results, most: int) -> dict[str, pd.DataFrame]:
+    """Return the trials of every stage as `thinned` does, at most `most` altogether.
+
+    Small stages keep all of theirs before large ones are thinned.
+    """
+    left, rows = most, {stage: thinned(results, stage, most) for stage in results.stages}
+    small_first = sorted(results.stages, key=lambda stage: len(rows[stage]))
+    for number, stage in enumerate(small_first):
+        share = max(1, left // (len(small_first) - number))
+        rows[stage] = evenly(rows[stage], share)
+        left -= len(rows[stage])
+    return rows
+
+
+def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most `most` rows, the last among them, and the others evenly spread over all."""
     if len(rows) <= most:
         return rows
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))]
+    return rows.iloc[np.unique(np.linspace(len(rows) - 1, 0, most).round().astype(int))]
 
 
 def spearman(match: pd.DataFrame) -> float | None:
@@ -46,10 +64,15 @@ def spearman(match: pd.DataFrame) -> float | None:
     return None if np.isnan(correlation) else float(correlation)
 
 
-def ranks(objective: pd.Series[float], mode: str) -> list[float]:
-    """Return the ranks within a stage, 1 the best: stages are different problems and share no scale."""
-    placed = objective.rank(ascending=mode == "max")
-    return [round(float(rank), 4) for rank in placed / max(1, len(placed))]
+def ranks(results: Results) -> pd.Series[float]:
+    """Return each trial's rank within its stage, 1 the best: stages are different problems, on no one scale.
+
+    The index is that of `results.trials`; NaN where there is no finite objective.
+    """
+    finite = results.trials["objective"].where(np.isfinite(results.trials["objective"]))
+    by_stage = finite.groupby(results.trials["stage"], observed=True)
+    placed: pd.Series[float] = by_stage.rank(ascending=results.mode == "max", pct=True).round(4)
+    return placed
 
 
 def objective_range(results: Results) -> list[float] | None:
@@ -88,10 +111,10 @@ def planned_trials(results: Results) -> dict[str, int]:
 
 
 def _planned(results: Results, phase: Mapping[str, Any]) -> int:
-    drawn = read_waves(SweepDirectory(results.path).phase(phase["kind"], phase["name"]))
+    drawn = wave_lengths(SweepDirectory(results.path).phase(phase["kind"], phase["name"]))
     repeats = int(phase.get("repeats", 0))
     if len(drawn) == phase.get("waves", 1) + bool(repeats):
-        return sum(len(wave) for wave in drawn)
+        return sum(drawn)
     return int(phase["trials"]) + repeats
 
 

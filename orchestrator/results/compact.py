@@ -1,4 +1,4 @@
-"""Records to Parquet: a Dask graph of small pure steps, run on threads.
+"""Records to Parquet: a Dask graph of small pure steps, run on threads or by Dask's workers elsewhere.
 
     record files -> read_fragments (each a few files) -> merge_stage (one for each stage)
                  -> metric names of all stages -> write_stage (two whole files for each stage)
@@ -10,17 +10,22 @@ Only record files that are new or have grown are read, with what is known of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from orchestrator.errors import UserError
+from orchestrator.planning.plan import refuse_newer
 from orchestrator.sweep.directory import STAGE, TRAINED, SweepDirectory
-from orchestrator.sweep.files import read_json
+from orchestrator.sweep.files import read_as
+from orchestrator.sweep.spaces import RANGES, read_ranges
 
 FILES_AT_ONCE = 16  # record files that one Dask task reads: enough to make its overhead small
+
+# Runs some of Dask's tasks that read so many bytes; returns what they return.
+Scheduler = Callable[[Sequence[Any], int], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Compacted:
 
 
 def compact(
-    sweep: Path, *, given_up: Mapping[str, str] | None = None, scheduler: str = "threads"
+    sweep: Path, *, given_up: Mapping[str, str] | None = None, scheduler: Scheduler | None = None
 ) -> Compacted:
     """Compact all records of a sweep into `results/trials` and `results/curves`.
 
@@ -41,23 +46,25 @@ def compact(
         sweep: the sweep's directory.
         given_up: trial_id to reason, of trials without an outcome that are not tried again; they get a
             row of state failed with the reason as the error.
-        scheduler: the name of the Dask scheduler.
+        scheduler: what runs the tasks, told how many bytes they will read; None: threads. Where that is
+            another process, the directory must be an absolute path.
 
     Raises:
         UserError: the directory holds no plan, or a file of it is not readable.
     """
-    from dask import compute, delayed
+    from dask import delayed
 
-    from orchestrator.results import fragments, known, merge, schema, write
+    from orchestrator.results import fragments, known, merge, schema, tables, write
 
     directory = SweepDirectory(Path(sweep))
     plan = read_plan(directory)
     parameters = first_space(directory, plan)
-    read, stages = delayed(fragments.read_fragments), []
+    read, stages, size = delayed(fragments.read_fragments), [], 0
     for phase in trial_phases(plan):
         folder = directory.phase(phase["kind"], phase["name"])
         before = known.read_known(*stage_files(directory, phase["name"]))
         changed = fragments.changed_files(fragments.record_files(folder.records), before)
+        size += sum(max(0, known.stamp(path)[0]) for path in changed)
         parts = [read(files) for files in _chunks(changed)]
         stages.append(delayed(merge.merge_stage)(folder, parts, plan["metric"], dict(given_up or {}), before))
     columns = delayed(merge.metric_columns)(stages, plan["metric"]["name"])
@@ -66,15 +73,28 @@ def compact(
         delayed(write.write_stage)(stage, plan, phase, trials_schema, stage_files(directory, phase["name"]))
         for phase, stage in zip(trial_phases(plan), stages, strict=True)
     ]
-    rows = compute(*written, scheduler=scheduler)
+    try:
+        rows = by_threads(written) if scheduler is None else scheduler(written, size)
+    except tables.DamagedTable as damaged:
+        # The records have all that it held.
+        damaged.path.unlink(missing_ok=True)
+        return compact(sweep, given_up=given_up, scheduler=scheduler)
     return Compacted(*(sum(column) for column in zip(*rows, strict=True))) if rows else Compacted(0, 0, 0)
+
+
+def by_threads(tasks: Sequence[Any]) -> list[Any]:
+    """Run some of Dask's tasks on threads of this process; returns what they return."""
+    from dask import compute, threaded
+
+    # By its name Dask would look for a cluster first.
+    return list(compute(*tasks, scheduler=threaded.get))
 
 
 def read_plan(directory: SweepDirectory) -> dict[str, Any]:
     """Read a sweep's plan.
 
     Raises:
-        UserError: the directory is no sweep's.
+        UserError: the directory is no sweep's, or its plan is damaged, or of a newer version.
     """
     if not directory.plan.exists():
         raise UserError(
@@ -82,7 +102,14 @@ def read_plan(directory: SweepDirectory) -> dict[str, Any]:
             file=directory.path,
             hint="Give the directory that `orchestrate plan` printed, such as sweeps/digits",
         )
-    plan: dict[str, Any] = read_json(directory.plan)
+    return read_as(directory.plan, lambda content: _vetted(refuse_newer(content, directory.plan)), "a plan")
+
+
+def _vetted(plan: dict[str, Any]) -> dict[str, Any]:
+    texts = [plan["name"], plan["metric"]["name"], plan["metric"]["mode"]]
+    texts += [phase[key] for phase in plan["phases"] for key in ("kind", "name")]
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"{wrong[0]!r} is no text")
     return plan
 
 
@@ -92,13 +119,19 @@ def trial_phases(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def first_space(directory: SweepDirectory, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of the first stage's space, which fix the schema; none planned gives none."""
+    """Return the parameters of the first stage's space, which fix the schema; none planned gives none.
+
+    Of those that it holds at one value it is the range that counts, which later stages search.
+    """
     for phase in trial_phases(plan):
         path = directory.phase(phase["kind"], phase["name"]).space
         if phase["kind"] == STAGE and path.exists():
-            parameters: dict[str, Any] = read_json(path)["parameters"]
-            return parameters
+            return {**read_ranges(path), **read_as(path, _held, RANGES)}
     return {}
+
+
+def _held(content: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(content.get("free") or {})
 
 
 def stage_files(directory: SweepDirectory, stage: str) -> tuple[Path, Path]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 _KNOWN, _MARK = b"orchestrator.known", b"orchestrator.mark"
 # To be raised with every change of what a row says: rows of before are taken over as they are.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,14 @@ class KnownFile:
         mtime_ns: when it was last written.
         unreadable: lines that could not be read.
         trials: that it has lines of.
+        metrics: that it names, whether or not they count.
     """
 
     size: int
     mtime_ns: int
     unreadable: int
     trials: tuple[str, ...]
+    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,11 @@ class Known:
     Attributes:
         files: by their names.
         given_up: trials that got a row without an outcome, with the reason.
-        metrics: names of all metrics.
         planned: how many trials had been drawn.
     """
 
     files: Mapping[str, KnownFile] = field(default_factory=dict)
     given_up: Mapping[str, str] = field(default_factory=dict)
-    metrics: tuple[str, ...] = ()
     planned: int = 0
 
 
@@ -80,11 +80,10 @@ def read_known(trials: Path, curves: Path) -> Known | None:
             return None
         return Known(
             files={
-                name: KnownFile(size, written, unreadable, tuple(trials))
-                for name, (size, written, unreadable, trials) in content["files"].items()
+                name: KnownFile(size, written, unreadable, tuple(trials), tuple(metrics))
+                for name, (size, written, unreadable, trials, metrics) in content["files"].items()
             },
             given_up=content["given_up"],
-            metrics=tuple(content["metrics"]),
             planned=content["planned"],
         )
     # What is damaged in any way is made anew.
@@ -97,10 +96,10 @@ def marked(trials: pa.Table, curves: pa.Table, known: Known) -> tuple[pa.Table, 
     content: dict[str, Any] = {
         "version": _VERSION,
         "files": {
-            name: [one.size, one.mtime_ns, one.unreadable, one.trials] for name, one in known.files.items()
+            name: [one.size, one.mtime_ns, one.unreadable, one.trials, one.metrics]
+            for name, one in known.files.items()
         },
         "given_up": dict(known.given_up),
-        "metrics": known.metrics,
         "planned": known.planned,
     }
     packed = base64.b64encode(zlib.compress(json.dumps(content).encode()))

@@ -13,14 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
 
-from orchestrator.results.fragments import Attempt, Fragment, Place, Seen, read_fragments, record_files
+from orchestrator.results.curves import at_best, merge_curves
+from orchestrator.results.fragments import Fragment, Part, Place, Seen, read_fragments, record_files
 from orchestrator.results.known import Known, KnownFile
-from orchestrator.results.schema import text
+from orchestrator.results.reports import join
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import PhaseDirectory, TrialSpec, read_waves
 
@@ -40,7 +39,7 @@ class Stage:
     outcomes: dict[str, records.Outcome]
     places: dict[str, Place]
     starts: Counter[str]
-    curves: pd.DataFrame
+    curves: pa.Table
     reported: dict[str, dict[str, float]]
     findings: dict[str, list[Seen]] = field(default_factory=dict)
     only: frozenset[str] | None = None
@@ -55,7 +54,7 @@ class Stage:
 
 def merge_stage(
     folder: PhaseDirectory,
-    parts: Sequence[list[Fragment]],
+    parts: Sequence[Part],
     metric: Mapping[str, str],
     given_up: Mapping[str, str],
     before: Known | None = None,
@@ -64,7 +63,7 @@ def merge_stage(
 
     Args:
         folder: of the stage; records of others than its frozen trials are left out.
-        parts: the fragments of its `changed_files`, as the tasks that read them returned them.
+        parts: what its `changed_files` say, as the tasks that read them returned it.
         metric: the plan's metric: its name and mode.
         given_up: as `compact` takes it.
         before: what the tables on disk were made from; None: nothing.
@@ -72,10 +71,10 @@ def merge_stage(
     trials = [trial for wave in read_waves(folder) for trial in wave]
     planned = {trial.trial_id for trial in trials}
     given_up = {trial: reason for trial, reason in given_up.items() if trial in planned}
-    read = [one for part in parts for one in part]
+    read = [one for part in parts for one in part.fragments]
     if before is None:
-        stage = _merged(trials, read, metric, given_up)
-        stage.known = _now_known(stage, read, Known(), given_up, trials)
+        stage = _merged(trials, parts, metric, given_up)
+        stage.known = _now_known(read, Known(), given_up, trials)
         return stage
     only = _affected(read, before, given_up, record_files(folder.records))
     # Of a wave that was drawn since, records may have been read already.
@@ -85,12 +84,12 @@ def merge_stage(
     more = [
         name for name, one in before.files.items() if name not in names and not only.isdisjoint(one.trials)
     ]
-    fragments = [*read, *read_fragments([folder.records / name for name in more])]
+    parts = [*parts, read_fragments([folder.records / name for name in more])]
     some = [trial for trial in trials if trial.trial_id in only]
     reasons = {trial: reason for trial, reason in given_up.items() if trial in only}
-    stage = _merged(some, fragments, metric, reasons)
+    stage = _merged(some, parts, metric, reasons)
     stage.trials, stage.only = trials, frozenset(only)
-    stage.known = _now_known(stage, fragments, before, given_up, trials)
+    stage.known = _now_known([*read, *parts[-1].fragments], before, given_up, trials)
     stage.changed = stage.known != before
     return stage
 
@@ -109,7 +108,6 @@ def _affected(
 
 
 def _now_known(
-    stage: Stage,
     fragments: Sequence[Fragment],
     before: Known,
     given_up: Mapping[str, str],
@@ -117,29 +115,24 @@ def _now_known(
 ) -> Known:
     """Return what a stage's tables are made from once its rows are among them."""
     read = {
-        one.path.name: KnownFile(*one.stamp, one.unreadable, one.trials)
+        one.path.name: KnownFile(*one.stamp, one.unreadable, one.trials, one.metrics)
         for one in fragments
         if one.stamp != (-1, -1)
     }
     vanished = {one.path.name for one in fragments} - set(read)
     kept = {name: one for name, one in before.files.items() if name not in vanished}
     files = {**kept, **read}
-    names = {*before.metrics, *stage.curves["metric"].unique()}
-    for outcome in stage.outcomes.values():
-        names.update(text(name) for name in outcome.metrics)
-    return Known(
-        dict(sorted(files.items())), dict(sorted(given_up.items())), tuple(sorted(names)), len(trials)
-    )
+    return Known(dict(sorted(files.items())), dict(sorted(given_up.items())), len(trials))
 
 
 def _merged(
     trials: list[TrialSpec],
-    read: Sequence[Fragment],
+    parts: Sequence[Part],
     metric: Mapping[str, str],
     given_up: Mapping[str, str],
 ) -> Stage:
     """Merge what some record files say of some trials."""
-    fragments = sorted(read, key=lambda one: one.attempt(0))
+    fragments = [one for part in parts for one in part.fragments]
     wanted = {trial.trial_id for trial in trials}
     found = [
         (outcome, one.attempt(start))
@@ -163,91 +156,21 @@ def _merged(
             )
     starts: Counter[str] = Counter()
     for one in fragments:
-        starts.update(one.starts)
-    curves = merge_curves(fragments, [trial.trial_id for trial in trials], limits)
+        starts.update({trial: len(lines) for trial, lines in one.begun.items()})
+    reports = join([part.reports for part in parts], [len(part.fragments) for part in parts])
+    curves = merge_curves(reports, fragments, [trial.trial_id for trial in trials], limits)
     return Stage(
         trials=trials,
         outcomes=outcomes,
         places=places,
         starts=starts,
-        curves=curves,
-        reported=_reported(curves, metric),
+        curves=curves.table(),
+        reported=at_best(curves, metric["name"], metric["mode"]),
         findings=findings,
     )
 
 
-def merge_curves(
-    fragments: Sequence[Fragment], planned: Sequence[str], limits: Mapping[str, Attempt]
-) -> pd.DataFrame:
-    """Return trial_id, step, metric, value and time of every step that counts, sorted by the first three.
-
-    Args:
-        fragments: in the order of their attempts.
-        planned: the trials' ids, in the order that the rows get.
-        limits: the counted attempt of each trial that has one; later attempts' rows are left out.
-    """
-    rows = _rows(fragments, planned, limits)
-    # A later attempt that took up at step s replaces what earlier ones reported from s on.
-    first = rows.groupby(["code", "order"])["step"].min().sort_index(ascending=False)
-    if first.index.get_level_values("code").has_duplicates:
-        later = first.groupby(level="code").cummin().groupby(level="code").shift()
-        replaced_from = later.reindex(pd.MultiIndex.from_frame(rows[["code", "order"]])).to_numpy()
-        rows = rows[~(rows["step"].to_numpy() >= replaced_from)]  # NaN, no later attempt, replaces nothing
-    rows = rows.drop_duplicates(["code", "step", "metric"], keep="last")
-    rows = rows.sort_values(["code", "step", "metric"], kind="stable")
-    return rows[["trial_id", "step", "metric", "value", "time"]].reset_index(drop=True)
-
-
-def _rows(
-    fragments: Sequence[Fragment], planned: Sequence[str], limits: Mapping[str, Attempt]
-) -> pd.DataFrame:
-    """Return all reports of planned trials up to their counted attempt, with `code` and `order`."""
-    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
-    for fragment in fragments:
-        for column, more in zip(columns, fragment.reports, strict=True):
-            column.extend(more)
-    rank = np.repeat(np.arange(len(fragments)), [len(one.reports[0]) for one in fragments])
-    index: pd.Index[Any] = pd.Index(list(planned))
-    starts = np.asarray(columns[5], dtype=np.int64)
-    base = int(starts.max(initial=0)) + 1
-    place = {fragment.path.name: number for number, fragment in enumerate(fragments)}
-    highest = np.asarray(
-        [
-            place[limits[trial][2]] * base + limits[trial][3] if trial in limits else len(fragments) * base
-            for trial in planned
-        ],
-        dtype=np.int64,
-    )
-    code = index.get_indexer(pd.Index(columns[0], dtype=index.dtype))
-    rows = pd.DataFrame(
-        {
-            "trial_id": pd.Series(columns[0], dtype=object),
-            "step": np.asarray(columns[1], dtype=np.int64),
-            "metric": pd.Categorical(columns[2], categories=sorted(set(columns[2]))),
-            "value": np.asarray(columns[3], dtype=np.float64),
-            "time": np.asarray(columns[4], dtype=np.float64),
-            "code": code,
-            "order": rank * base + starts,
-        }
-    )
-    counts = (code >= 0) & (rows["order"] <= (highest[code] if len(planned) else 0))
-    return rows[counts]
-
-
-def _reported(curves: pd.DataFrame, metric: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return every trial's metrics at the step where the sweep's own was best (its last, without one)."""
-    own = curves[(curves["metric"] == metric["name"]) & curves["value"].notna()]
-    own = own.sort_values("value", ascending=metric["mode"] == "min", kind="stable")
-    step = curves.groupby("trial_id", sort=False)["step"].max()
-    step.update(own.drop_duplicates("trial_id").set_index("trial_id")["step"])
-    rows = curves[curves["step"] == curves["trial_id"].map(step)]
-    reported: dict[str, dict[str, float]] = {}
-    for trial, name, value in zip(rows["trial_id"], rows["metric"], rows["value"], strict=True):
-        reported.setdefault(trial, {})[name] = value
-    return reported
-
-
 def metric_columns(stages: Iterable[Stage], metric: str) -> list[str]:
     """Return the names of all metrics of all stages: the sweep's own first, the others sorted."""
-    names = {name for stage in stages for name in stage.known.metrics}
+    names = {name for stage in stages for one in stage.known.files.values() for name in one.metrics}
     return [metric, *sorted(names - {metric})]

@@ -95,7 +95,7 @@ def coerce(value: Any, kind: pa.DataType) -> Any:
         return None
     if kind == FLOAT:
         return number
-    return int(value) if math.isfinite(number) and number == int(value) else None
+    return int(value) if abs(number) < 2**63 and number == int(value) else None
 
 
 def text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 from orchestrator.results.fragments import Place
 from orchestrator.results.known import marked
 from orchestrator.results.merge import Stage
-from orchestrator.results.schema import coerce, curves_schema, text
+from orchestrator.results.schema import FLOAT, INT, STRING, coerce, curves_schema, text
+from orchestrator.results.tables import read_table
 from orchestrator.sweep import records
 from orchestrator.sweep.directory import TrialSpec
 from orchestrator.sweep.files import replace_atomic
@@ -49,23 +51,15 @@ def write_stage(
         for trial in sorted(stage.trials, key=lambda one: one.trial_id)
         if trial.trial_id in stage.outcomes
     ]
-    trials = pa.Table.from_arrays(
-        [pa.array([_cell(row, one) for row in rows], one.type) for one in schema], schema=schema
-    )
-    curves = pa.table(
-        {
-            name: pa.array(stage.curves[name], kind, from_pandas=True)
-            for name, kind in zip(curves_schema().names, curves_schema().types, strict=True)
-        },
-        schema=curves_schema(),
-    )
+    trials = pa.Table.from_arrays([_column(rows, one) for one in schema], schema=schema)
+    curves = stage.curves
     if stage.only is not None:
         old = [pq.ParquetFile(path) for path in files]
         if not stage.changed and old[0].schema_arrow.names == schema.names:
             return old[0].metadata.num_rows, old[1].metadata.num_rows, stage.unreadable
         order = [trial.trial_id for trial in stage.trials]
-        trials = with_rows(old[0].read(), trials, stage.only, sorted(order), schema)
-        curves = with_rows(old[1].read(), curves, stage.only, order, curves_schema())
+        trials = with_rows(read_table(files[0]), trials, stage.only, sorted(order), schema)
+        curves = with_rows(read_table(files[1]), curves, stage.only, order, curves_schema())
     # The curves first: a mark that the trials don't have makes both be written anew.
     for table, path in reversed(list(zip(marked(trials, curves, stage.known), files, strict=True))):
         replace_atomic(path, partial(pq.write_table, table))
@@ -97,14 +91,22 @@ def with_rows(
     return table
 
 
-_MISSING = {pa.string(): "", pa.int64(): None, pa.float64(): None}
+# What a cell holds that nothing is known of; a parameter that its setting does not have is null.
+_MISSING = {STRING: "", INT: None, FLOAT: None}
+# Values that Arrow takes as `coerce` would.
+_PLAIN: dict[pa.DataType, set[type]] = {STRING: {str}, INT: {int, type(None)}, FLOAT: {float, type(None)}}
 
 
-def _cell(row: Mapping[str, Any], column: pa.Field) -> Any:
-    """Return a row's value as its column holds it; a parameter that its setting does not have is null."""
-    if column.name in row:
-        return coerce(row[column.name], column.type)
-    return None if column.name.startswith("param.") else _MISSING[column.type]
+def _column(rows: Sequence[Mapping[str, Any]], column: pa.Field) -> pa.Array:
+    """Return one column of all rows."""
+    name, kind = column.name, column.type
+    missing = None if name.startswith("param.") else _MISSING[kind]
+    values = [row.get(name, missing) for row in rows]
+    if {type(value) for value in values} <= _PLAIN[kind]:
+        with contextlib.suppress(pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+            return pa.array(values, kind, from_pandas=True)
+    cells = [coerce(row[name], kind) if name in row else missing for row in rows]
+    return pa.array(cells, kind)
 
 
 def _row(trial: TrialSpec, stage: Stage, plan: Mapping[str, Any], phase: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import time
 
 from orchestrator.sweep.directory import SweepDirectory
-from orchestrator.sweep.files import create_exclusive, read_json
+from orchestrator.sweep.files import create_exclusive, read_as
 
 
 def write_budget(directory: SweepDirectory, text: str) -> None:
@@ -22,4 +22,6 @@ def write_budget(directory: SweepDirectory, text: str) -> None:
 def read_budget(directory: SweepDirectory, planned: str) -> str:
     """Return the budget that holds now: the last that a person wrote down, or the plan's; empty is none."""
     written = sorted((directory.path / "budgets").glob("[0-9]*.json"), key=lambda path: int(path.stem))
-    return str(read_json(written[-1])["budget"]) if written else planned
+    if not written:
+        return planned
+    return read_as(written[-1], lambda content: str(content["budget"]), "a budget")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import UserError
 from orchestrator.sweep.files import create_from
 
 CHECKS, STAGE, FINAL, ENSEMBLE = "checks", "stage", "final", "ensemble"
@@ -108,6 +109,11 @@ class SweepDirectory:
     def config(self) -> Path:
         """The composed, resolved config, frozen."""
         return self.path / "sweep.yaml"
+
+    @property
+    def asked(self) -> Path:
+        """The sweep file's name and the words of the command line that changed it."""
+        return self.path / "asked.json"
 
     @property
     def plan(self) -> Path:
@@ -217,16 +223,28 @@ def write_trials(path: Path, trials: Sequence[TrialSpec]) -> bool:
 
 
 def read_trials(path: Path) -> list[TrialSpec]:
-    """Read a phase's frozen settings; none yet gives an empty list."""
+    """Read a phase's frozen settings; none yet gives an empty list.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.exists():
         return []
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # pq.read_table would import pandas, for which `orchestrate status` has no time.
-    # Without threads: a task reads it before it forks.
-    table = pq.ParquetFile(path).read(use_threads=False)
-    # Column by column: a dictionary for each row takes five times as long.
-    columns = [table.column(name).to_pylist() for name in _COLUMNS]
+    try:
+        # pq.read_table would import pandas, for which `orchestrate status` has no time.
+        # Without threads: a task reads it before it forks.
+        table = pq.ParquetFile(path).read(use_threads=False)
+        # Column by column: a dictionary for each row takes five times as long.
+        columns = [table.column(name).to_pylist() for name in _COLUMNS]
+    except (pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"holds no settings that can be read ({' '.join(str(error).split())})",
+            file=path,
+            hint="Restore it from a copy: no other file says which settings its trials have",
+        ) from None
     return [
         TrialSpec(
             trial_id=trial_id,
@@ -238,6 +256,16 @@ def read_trials(path: Path) -> list[TrialSpec]:
         )
         for trial_id, setting_id, params, seed, origin, parent in zip(*columns, strict=True)
     ]
+
+
+def wave_lengths(folder: PhaseDirectory) -> list[int]:
+    """Return how many settings each wave of a phase has, without reading them."""
+    import pyarrow.parquet as pq
+
+    lengths: list[int] = []
+    while (path := folder.wave(len(lengths))).exists():
+        lengths.append(pq.ParquetFile(path).metadata.num_rows)
+    return lengths
 
 
 def read_waves(folder: PhaseDirectory) -> list[list[TrialSpec]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import UserError
-from orchestrator.planning.plan import Phase, Plan, plan_from_json
+from orchestrator.planning.plan import Phase, Plan, plan_from_json, refuse_newer
 from orchestrator.sweep import records
 from orchestrator.sweep.budgets import read_budget
 from orchestrator.sweep.digest import Stamp
 from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, TrialSpec, read_trials
-from orchestrator.sweep.files import read_json
+from orchestrator.sweep.files import read_as
 from orchestrator.sweep.index import read_digests, write_index
 from orchestrator.sweep.memory import Remembered, listing, stamp, uncollected
 from orchestrator.sweep.records import FAILED, MEMORY, Outcome
@@ -163,10 +166,8 @@ def read_plan(directory: SweepDirectory) -> Plan:
     if not directory.plan.exists():
         what = "has no plan yet" if directory.config.exists() else "is no sweep's directory"
         raise UserError(what, file=directory.path, hint="Plan it: orchestrate plan sweep.yaml")
-    try:
-        return plan_from_json(read_json(directory.plan))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"not a plan of this version ({error})", file=directory.plan) from None
+    path = directory.plan
+    return read_as(path, lambda content: plan_from_json(refuse_newer(content, path)), "a plan")
 
 
 def read_facts(directory: SweepDirectory, plan: Plan) -> Facts:
@@ -202,15 +203,24 @@ def retries_path(directory: SweepDirectory) -> Path:
 def read_retries(directory: SweepDirectory) -> tuple[Retry, ...]:
     """Read all retry wishes."""
     return tuple(
-        Retry(phase=entry["phase"], trials=frozenset(entry["trials"]), submission=entry["submission"])
+        retry
         for path in sorted(retries_path(directory).glob("[0-9]*.json"))
-        for entry in read_json(path)
+        for retry in read_as(path, _wishes, "a wish to run trials again")
     )
 
 
+def _wishes(content: Sequence[Mapping[str, Any]]) -> list[Retry]:
+    return [
+        Retry(phase=entry["phase"], trials=frozenset(entry["trials"]), submission=entry["submission"])
+        for entry in content
+    ]
+
+
 def _compacted(directory: SweepDirectory) -> int:
-    path = compacted_path(directory)
-    return int(read_json(path)["rows"]) if path.exists() else 0
+    # Only a note of how far the results have got: where it can't be read they are brought up to date again.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(compacted_path(directory).read_text())["rows"])
+    return 0
 
 
 def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:

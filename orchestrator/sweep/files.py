@@ -8,9 +8,11 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.errors import UserError
+
+Understood = TypeVar("Understood")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -91,4 +93,26 @@ def read_json(path: Path) -> Any:
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(
             f"not readable as JSON ({error})", file=path, hint="Restore it, or plan anew"
+        ) from None
+
+
+def read_as(path: Path, understand: Callable[[Any], Understood], what: str) -> Understood:
+    """Read a JSON file, and return what is made of its content.
+
+    Args:
+        path: of the file.
+        understand: of the content; what it stumbles over (a part that is not there, or is of another kind)
+            is a fault of the file.
+        what: the file is to be, for the message: "a submission".
+
+    Raises:
+        UserError: it is not readable JSON, or something else's.
+    """
+    content = read_json(path)
+    try:
+        return understand(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"not {what} of this version ({why})", file=path, hint="Restore it, or plan anew"
         ) from None

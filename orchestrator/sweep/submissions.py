@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.sweep.files import create_exclusive, read_json, write_json
+from orchestrator.sweep.files import create_exclusive, read_as, write_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ def write_loss(folder: Path, number: int, task: int, loss: Loss) -> None:
 
 def read_intent(folder: Path, number: int) -> Intent:
     """Read one intent, as a task does to find its trials."""
-    return _intent(read_json(_path(folder, number, "intent")))
+    return read_as(_path(folder, number, "intent"), _intent, "a submission")
 
 
 def read_submissions(folder: Path) -> list[Submission]:
@@ -127,16 +127,14 @@ def read_submissions(folder: Path) -> list[Submission]:
         if not found:
             continue
         number, kind = int(found[1]), found[2]
-        content = read_json(path)
         if kind == "abandoned":
-            refusals[number] = Refusal(**content)
+            refusals[number] = read_as(path, lambda content: Refusal(**content), "a refusal")
         elif kind == "intent":
-            intents[number] = _intent(content)
+            intents[number] = read_as(path, _intent, "a submission")
         elif kind == "receipt":
-            receipts[number] = Receipt(jobs=tuple(content["jobs"]), host=content["host"])
+            receipts[number] = read_as(path, _receipt, "a receipt")
         else:
-            loss = Loss(**{**content, "blamed": tuple(content["blamed"])})
-            losses.setdefault(number, {})[int(found[3])] = loss
+            losses.setdefault(number, {})[int(found[3])] = read_as(path, _loss, "a loss")
     return [
         Submission(
             intent=intents[number],
@@ -150,6 +148,14 @@ def read_submissions(folder: Path) -> list[Submission]:
 
 def _intent(content: dict[str, Any]) -> Intent:
     return Intent(**{**content, "tasks": tuple(tuple(task) for task in content["tasks"])})
+
+
+def _receipt(content: dict[str, Any]) -> Receipt:
+    return Receipt(jobs=tuple(content["jobs"]), host=content["host"])
+
+
+def _loss(content: dict[str, Any]) -> Loss:
+    return Loss(**{**content, "blamed": tuple(content["blamed"])})
 
 
 def _path(folder: Path, number: int, kind: str) -> Path:

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from orchestrator import __version__
@@ -26,7 +25,6 @@ from orchestrator.worker.gpu import gpu_name
 from orchestrator.worker.legs import no_progress, read_legs
 from orchestrator.worker.place import own_place
 from orchestrator.worker.sharing import runs_at_once
-from orchestrator.worker.task import Task
 
 # Runs a batch, writing each trial's lines; returns how many ended in each state.
 Runner = Callable[[Batch, RecordWriter], dict[str, int]]
@@ -39,18 +37,26 @@ def run_children(batch: Batch, writer: RecordWriter) -> dict[str, int]:
     return children.run_children(batch, writer)
 
 
-def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
+def run_batch(
+    directory: SweepDirectory, phase_name: str, submission: int, index: int, run: Runner = run_children
+) -> dict[str, int]:
     """Run the trials of a task that have no outcome yet; returns how many ended in each state.
 
     A task of an abandoned submission or a cancelled sweep, which nobody counts on any more, does nothing.
+
+    Args:
+        directory: of the sweep.
+        phase_name: which of its phases.
+        submission: the submission's number in that phase.
+        index: the task's place in the submission's array.
+        run: what runs the trials.
     """
-    directory, place = SweepDirectory(Path(task.sweep)), own_place()
-    plan, config = read_plan(directory), load_frozen(directory.config)
-    phase = next(phase for phase in plan.phases if phase.name == task.phase)
+    place, plan, config = own_place(), read_plan(directory), load_frozen(directory.config)
+    phase = next(phase for phase in plan.phases if phase.name == phase_name)
     folder = directory.phase(phase.kind, phase.name)
-    if _over(directory, folder, task):
+    if _over(directory, folder, submission):
         return {}
-    intent = read_intent(folder.submissions, task.submission)
+    intent = read_intent(folder.submissions, submission)
     if intent.larger:
         config = replace(config, slurm=larger(config.slurm))
     known = read_phase(directory, phase)
@@ -66,18 +72,16 @@ def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
         todo=(),
         slots=1 if place.count > 1 else runs_at_once(config, phase.kind, directory, larger=intent.larger),
         place=place,
-        meeting=folder.path / "meetings" / f"{task.submission:04d}-{task.index:04d}-{place.leg}.json",
+        meeting=folder.path / "meetings" / f"{submission:04d}-{index:04d}-{place.leg}.json",
     )
     if place.rank:
-        return _follow(batch, specs, lambda: _over(directory, folder, task))
-    todo = [
-        specs[trial] for trial in intent.tasks[task.index] if not _done(known.outcomes.get(trial), intent)
-    ]
+        return _follow(batch, specs, lambda: _over(directory, folder, submission))
+    todo = [specs[trial] for trial in intent.tasks[index] if not _done(known.outcomes.get(trial), intent)]
     stuck = _stuck(todo, known, folder, config.slurm)
     batch = replace(batch, todo=tuple(spec for spec in todo if spec.trial_id not in stuck))
-    writer = RecordWriter(folder.records, task.submission, task.index)
+    writer = RecordWriter(folder.records, submission, index)
     try:
-        writer.write(_header(task, intent.token, writer.attempt, batch))
+        writer.write(_header(intent, index, writer.attempt, batch))
         for trial, (seconds, ending) in stuck.items():
             writer.write(outcome_line(trial, ending, seconds))
         # Followers wait for a leader even where it finds nothing to do.
@@ -87,9 +91,9 @@ def run_batch(task: Task, run: Runner = run_children) -> dict[str, int]:
     return {**states, FAILED: states.get(FAILED, 0) + len(stuck)} if stuck else states
 
 
-def _over(directory: SweepDirectory, folder: PhaseDirectory, task: Task) -> bool:
-    """Say whether nobody counts on a task any more."""
-    return directory.cancelled.exists() or is_abandoned(folder.submissions, task.submission)
+def _over(directory: SweepDirectory, folder: PhaseDirectory, submission: int) -> bool:
+    """Say whether nobody counts on a submission's tasks any more."""
+    return directory.cancelled.exists() or is_abandoned(folder.submissions, submission)
 
 
 def _follow(batch: Batch, specs: Mapping[str, TrialSpec], over: Callable[[], bool]) -> dict[str, int]:
@@ -130,19 +134,19 @@ def _stuck(
     return stuck
 
 
-def _header(task: Task, token: str, attempt: int, batch: Batch) -> dict[str, Any]:
-    array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+def _header(intent: Intent, index: int, attempt: int, batch: Batch) -> dict[str, Any]:
+    array, place = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     own = processes(batch.config, batch.phase.kind)
     return {
         "kind": "task",
         "version": 1,
-        "token": token,
-        "submission": task.submission,
-        "task": task.index,
+        "token": intent.token,
+        "submission": intent.number,
+        "task": index,
         "attempt": attempt,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "slurm_job_id": f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID", ""),
+        "slurm_job_id": f"{array}_{place}" if array else os.environ.get("SLURM_JOB_ID", ""),
         # what one trial holds of them
         "gpus": own.nodes * own.gpus_per_node / batch.slots,
         "cpus": batch.cores * batch.place.count / batch.slots,

@@ -59,10 +59,14 @@ class Rungs:
         """Return each trial's first report at a rung or past it: its step and value."""
         # A trial that ran twice reported a step twice; the later file has the later attempt.
         first: dict[bytes, tuple[int, bytes]] = {}
+        # A step may be reported in parts, such as training's metrics after those of validation.
+        named = json.dumps(self.metric).encode() + b":"
         for path in sorted(self.records.glob("[0-9]*.jsonl")):
             for found in _REPORT.finditer(path.read_bytes()):
                 trial, step = found[1], int(found[2])
-                if step >= rung and (trial not in first or step <= first[trial][0]):
+                if step < rung or named not in found[0]:
+                    continue
+                if trial not in first or step <= first[trial][0]:
                     first[trial] = step, found[0]
         seen = {}
         for step, raw in first.values():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.submissions import Intent
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Task:
         """Run the task's trials; returns how many ended in each state."""
         from orchestrator.worker.batch import run_batch
 
-        return run_batch(self)
+        directory = SweepDirectory(Path(self.sweep))
+        return run_batch(directory, self.phase, self.submission, self.index)
 
     def checkpoint(self) -> DelayedSubmission:
         """Go on after a preemption or time limit: the records say what is done, so the same call does."""

@@ -12,7 +12,8 @@ from typing import Any
 from job import dataset, train
 from report import Verdict, paired
 
-from orchestrator.planning.sampling.samplers import Observation, sample
+from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import FLOAT, INT, Parameter
 
 ROWS = ("A9",)

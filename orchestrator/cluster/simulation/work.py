@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from orchestrator.cluster.simulation.machine import Job, Machine, Work
 from orchestrator.cluster.simulation.steps import Pause, as_steps
-from orchestrator.sweep.directory import TrialSpec
+from orchestrator.sweep.directory import SweepDirectory, TrialSpec
 from orchestrator.sweep.records import COMPLETED
 from orchestrator.worker.assigned import Batch, RecordWriter
 from orchestrator.worker.batch import run_batch
@@ -72,7 +73,8 @@ def recorded(seconds: Callable[[TrialSpec], float], machine: Callable[[], Machin
             def run(batch: Batch, writer: RecordWriter) -> dict[str, int]:
                 return pretend(batch, writer, pause, seconds, lambda: machine().now)
 
-            return run_batch(task, run)
+            directory = SweepDirectory(Path(task.sweep))
+            return run_batch(directory, task.phase, task.submission, task.index, run)
 
         return as_steps(body)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.planning.narrowing.evidence import ranked, sound
 from orchestrator.planning.narrowing.importance import unimportant
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import CHOICE, Parameter, Value, from_json, show, to_json, with_reason
 
 # `tune: auto` holds what measured importance says hardly matters.

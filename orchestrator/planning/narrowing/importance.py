@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.narrowing.evidence import ranked, standing
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import CHOICE, Parameter, Value
 
 if TYPE_CHECKING:

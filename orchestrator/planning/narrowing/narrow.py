@@ -19,7 +19,7 @@ from orchestrator.planning.narrowing.evidence import (
 from orchestrator.planning.narrowing.importance import importance
 from orchestrator.planning.narrowing.numbers import CORE, Grip, cut_unsound, narrow_number
 from orchestrator.planning.narrowing.trust import Agreement, carries_over, few, figures, hardness, measured
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import CHOICE, Parameter, show, with_reason
 
 __all__ = ["StageResults", "narrow"]

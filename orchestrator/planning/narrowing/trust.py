@@ -12,7 +12,7 @@ from orchestrator.sweep.directory import FINAL
 
 if TYPE_CHECKING:
     from orchestrator.planning.narrowing.evidence import StageResults
-    from orchestrator.planning.sampling.samplers import Observation
+    from orchestrator.planning.sampling.observation import Observation
 
 # Fewer settings than this say nothing about a correlation.
 FEWEST_SETTINGS = 4

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from orchestrator.planning.sampling.frame import ABSENT, Frame, frame_of
 from orchestrator.planning.sampling.gaussian import Floats, Posterior, fit
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import Setting, sobol
 from orchestrator.space import CHOICE, Parameter, active, setting_id
-
-if TYPE_CHECKING:
-    from orchestrator.planning.sampling.samplers import Observation
 
 # Results that the process is fitted to: its time grows with their number cubed.
 MOST_RESULTS = 160

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import NormalDist, fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import Parameter, setting_id
-
-if TYPE_CHECKING:
-    from orchestrator.planning.sampling.samplers import Observation
 
 # How fast a result loses its word with the distance of its scale: at a third of the next scale it keeps three
 # quarters of it. Chosen, not fitted: where scales were compared, their agreement is measured (`trust`).

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.planning.sampling.samplers import Observation
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import CHOICE, INT, Parameter, Value, active
-from orchestrator.sweep.files import read_json
+from orchestrator.sweep.files import read_as
 
 LEARNING = ("tpe", "gp", "cmaes")  # the samplers that read them
 # How much smaller than the sweep's smallest scale that of a past study is taken to be.
@@ -75,8 +75,12 @@ def read_prior_results(path: Path, lowest: float) -> list[Observation]:
     """
     if not path.exists():
         return []
-    return [
-        Observation(params=one["params"], objective=one["objective"], scale=lowest / FURTHER**number)
-        for number, results in enumerate(read_json(path)["studies"], 1)
-        for one in results
-    ]
+
+    def observed(content: Mapping[str, Any]) -> list[Observation]:
+        return [
+            Observation(params=one["params"], objective=one["objective"], scale=lowest / FURTHER**number)
+            for number, results in enumerate(content["studies"], 1)
+            for one in results
+        ]
+
+    return read_as(path, observed, "the results of past studies")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.sampling import points
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import Draw, Setting
 from orchestrator.space import Parameter, active, setting_id
 
@@ -16,20 +16,6 @@ ROUNDS = 4
 # A finite space of at most so many assignments is gone through to find what it still holds.
 GONE_THROUGH = 200_000
 POINTS = {"sobol": points.sobol, "random": points.random}
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """A finished trial as a sampler sees it: its setting, and its objective with larger always better."""
-
-    # only the parameters that are there in this setting
-    params: Mapping[str, Any]
-    # -inf: it diverged
-    objective: float
-    # how much of a full-scale training the trial saw, in (0, 1]
-    scale: float = 1.0
-    # False: stopped before its end, so the objective is only an early value
-    settled: bool = True
 
 
 def sample(

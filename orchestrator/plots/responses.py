@@ -7,23 +7,27 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from orchestrator.plots.axis import MOST_POINTS, Axis, columns, grid, height, hover
-from orchestrator.plots.theme import COLOURS, finished, plain
-from orchestrator.results.analysis import objective_range, thinned
+from orchestrator.plots.theme import COLOURS, NO_PARAMETERS, blank, finished, numbers, plain
+from orchestrator.results.analysis import objective_range, shown
 from orchestrator.results.load import Results
+
+TITLE = "Objective by parameter"
 
 
 def slices(results: Results, parameters: Sequence[str] | None = None) -> go.Figure:
     """Draw the objective against each parameter, one colour for each stage."""
     names = list(results.parameters if parameters is None else parameters)
-    figure = grid(names)
+    if not names:
+        return blank(TITLE, NO_PARAMETERS)
+    figure, stages = grid(names), shown(results, MOST_POINTS)
     for number, name in enumerate(names):
         row, col = number // columns(names) + 1, number % columns(names) + 1
         axis = Axis(results, name)
-        for order, stage in enumerate(results.stages):
-            rows = axis.there(thinned(results, stage, MOST_POINTS))
+        for order, (stage, all_rows) in enumerate(stages.items()):
+            rows = axis.there(all_rows)
             trace = go.Scatter(
                 x=axis.positions(rows, jitter=0.5),
-                y=rows["objective"],
+                y=numbers(rows["objective"]),
                 mode="markers",
                 name=plain(stage),
                 legendgroup=str(order),
@@ -36,4 +40,4 @@ def slices(results: Results, parameters: Sequence[str] | None = None) -> go.Figu
         figure.update_xaxes(**axis.layout, row=row, col=col)
         figure.update_yaxes(range=objective_range(results), row=row, col=col)
     figure.update_yaxes(title_text=plain(results.metric), col=1)
-    return finished(figure, None if len(names) == 1 else "Objective by parameter", height=height(names))
+    return finished(figure, None if len(names) == 1 else TITLE, height=height(names))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from orchestrator.plots.axis import MOST_POINTS, Axis, columns, grid, height, hover, spread
-from orchestrator.plots.theme import SCALE, finished, plain
-from orchestrator.results.analysis import ranks, thinned
+from orchestrator.plots.theme import NO_PARAMETERS, SCALE, blank, finished, numbers, plain
+from orchestrator.results.analysis import ranks, shown
 from orchestrator.results.load import Results
+
+TITLE = "Ranges over the stages"
 
 
 def ranges(results: Results, parameters: Sequence[str] | None = None) -> go.Figure:
     """Draw how each parameter's range narrows over the stages, with the trials, coloured by objective."""
     names = list(results.parameters if parameters is None else parameters)
-    figure = grid(names)
+    if not names:
+        return blank(TITLE, NO_PARAMETERS)
+    figure, rank = grid(names), ranks(results)
+    rows = {
+        stage: some.assign(rank=rank.loc[some.index]) for stage, some in shown(results, MOST_POINTS).items()
+    }
     for number, name in enumerate(names):
         row, col = number // columns(names) + 1, number % columns(names) + 1
         axis = Axis(results, name)
-        for trace in [*_boxes(results, name, axis), *_points_over_stages(results, name, axis)]:
+        for trace in [*_boxes(results, name, axis), *_points_over_stages(rows, axis)]:
             figure.add_trace(trace, row=row, col=col)
         figure.update_xaxes(
             tickvals=list(range(len(results.stages))),
@@ -33,7 +41,7 @@ def ranges(results: Results, parameters: Sequence[str] | None = None) -> go.Figu
     figure.update_layout(coloraxis=_coloraxis(len(names) > 1), showlegend=False)
     if len(names) == 1:
         figure.update_layout(margin={"t": 12, "b": 32})
-    return finished(figure, None if len(names) == 1 else "Ranges over the stages", height=height(names))
+    return finished(figure, None if len(names) == 1 else TITLE, height=height(names))
 
 
 def _boxes(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
@@ -64,21 +72,21 @@ def _boxes(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
     ]
 
 
-def _points_over_stages(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
+def _points_over_stages(stages: Mapping[str, pd.DataFrame], axis: Axis) -> list[go.Scatter]:
     traces = []
-    for order, stage in enumerate(results.stages):
-        rows = axis.there(thinned(results, stage, MOST_POINTS))
-        x = [order + 0.7 * shift for shift in spread(len(rows))]
+    for order, all_rows in enumerate(stages.values()):
+        rows = axis.there(all_rows)
+        x = numbers(order + 0.7 * shift for shift in spread(len(rows)))
         traces.append(
             go.Scatter(
                 x=x,
                 y=axis.positions(rows, jitter=0.5),
                 mode="markers",
                 text=hover(rows, axis),
-                customdata=rows["objective"],
+                customdata=numbers(rows["objective"]),
                 hovertemplate="%{text}<br>%{customdata:.5g}<extra></extra>",
                 marker={
-                    "color": ranks(rows["objective"], results.mode),
+                    "color": numbers(rows["rank"]),
                     "coloraxis": "coloraxis",
                     "size": 6,
                     "line": {"width": 0.5, "color": "rgba(128,128,128,.6)"},

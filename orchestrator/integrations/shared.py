@@ -1,0 +1,23 @@
+"""What sharing a sweep's trials has done, for the command to tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shared:
+    """One stage's trials in another tool.
+
+    Attributes:
+        name: what the stage is called there.
+        stage: its name here.
+        trials: how many of it have ended.
+        added, replaced: how many of these were written just now, and how many anew because they changed.
+    """
+
+    name: str
+    stage: str
+    trials: int
+    added: int
+    replaced: int
