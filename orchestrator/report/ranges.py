@@ -15,6 +15,7 @@ from orchestrator.space import Parameter
 Spaces = Mapping[str, Sequence[Parameter]]
 
 MOST_OF_SPAN, LEAST_OF_REASON = 34, 24  # cells
+MOST_OF_LINE = 160  # cells: in a pipe, where lines may be as long as they like, reasons would fill a page
 BETWEEN = 3
 
 
@@ -26,6 +27,7 @@ def ranges_view(spaces: Spaces, *, width: int, most: int | None = None) -> Group
         width: cells of a line.
         most: so many ranges at most; what is left out is said.
     """
+    width = min(width, MOST_OF_LINE)
     if not spaces or not next(iter(spaces.values())):
         return Group()
     if len(spaces) == 1:
