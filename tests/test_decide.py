@@ -262,6 +262,12 @@ def test_results_of_earlier_stages_are_compacted_while_a_later_one_runs() -> Non
     known = facts(coarse(outcomes=ended(TRIALS)), fine, compacted=0)
     assert decide(known, {}, ANY) == Decision(RUNNING, (Compact(6),))
     assert decide(replace(known, compacted=6), {}, ANY) == Decision(RUNNING)
+    # Not again and again where stages are short; the end is told at once.
+    just_now = replace(ANY, now=1000.0)
+    assert decide(replace(known, compacted_at=990.0), {}, just_now) == Decision(RUNNING)
+    assert decide(replace(known, compacted_at=980.0), {}, just_now) == Decision(RUNNING, (Compact(6),))
+    assert decide(replace(known, compacted_at=9000.0), {}, just_now) == Decision(RUNNING, (Compact(6),))
+    assert decide(replace(whole(compacted=10), compacted_at=999.0), {}, just_now).actions == (Compact(11),)
 
 
 def test_each_phase_freezes_when_the_one_before_has_settled() -> None:

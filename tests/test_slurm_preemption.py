@@ -6,17 +6,34 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_slurm_worker import RESUMING, SLURM, legs_of, sweep_of
+from test_slurm_worker import SLURM, legs_of, sweep_of
 
 import commands
 from commands import assert_finished, wait_for, write_user_sweep
+
+# The second trial goes on until its place is taken away, however long that takes.
+PREEMPTED = """
+import time
+
+def train(config, trial):
+    place = trial.checkpoint_dir / "step"
+    done = int(place.read_text()) if place.exists() else 0
+    with open(trial.checkpoint_dir / "legs", "a") as legs:
+        legs.write(f"{done}\\n")
+    last = 500 if config.kind == "b" and not done else done + 2
+    for step in range(done + 1, last + 1):
+        time.sleep(0.5)
+        trial.report(step, {"score": step / 500})
+        place.write_text(str(step))
+    return {"score": 1.0}
+"""
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm_alone", "two_nodes")]
 
 
 def test_a_preempted_task_goes_on_and_repeats_no_finished_trial(tmp_path: Path) -> None:
     kinds = ["a", "b", "c"]
-    write_user_sweep(tmp_path, train=RESUMING, sweep=sweep_of(kinds, "preempted", steps=12))
+    write_user_sweep(tmp_path, train=PREEMPTED, sweep=sweep_of(kinds, "preempted"))
     sweep = tmp_path / "sweeps" / "preempted"
     run = subprocess.Popen(
         commands.command("run", "sweep.yaml", *SLURM, "slurm.task_minutes=10"), cwd=tmp_path,

@@ -88,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_trial_has_the_config_of_its_setting(folder: Path) -> None:
     assert_finished(folder / "sweeps" / "mine", 12 + 6 + 4)
-    assert "only when" in orchestrate("status", "sweeps/mine", cwd=folder).stdout
+    assert "only when" in orchestrate("status", "sweeps/mine", "--why", cwd=folder).stdout
 
 
 def test_what_a_setting_does_not_have_is_null(folder: Path) -> None:

@@ -203,7 +203,7 @@ def _end_of(log: Path) -> str:
 
 def _compact(scene: Scene, rows: int) -> None:
     refresh_results(scene.directory, scene.plan, scene.config)
-    write_json(compacted_path(scene.directory), {"rows": rows})
+    write_json(compacted_path(scene.directory), {"rows": rows, "time": time.time()})
 
 
 def refresh_results(directory: SweepDirectory, plan: Plan, config: SweepConfig) -> None:

@@ -33,6 +33,8 @@ RUNNING, DONE, PAUSED, CANCELLED, STUCK = "running", "done", "paused", "cancelle
 SAME_ERRORS, SAME_SHARE = 6, 0.75
 # So many tasks that end before any trial of their phase has begun can't run at all.
 NEVER_BEGAN = 3
+# Seconds between two times that the results are brought up to date while the sweep goes on.
+COMPACT_SECONDS = 15.0
 # Ends that may be of the task's own doing.
 OWN_DOING = (UNTOLD, COMPLETED, ENDED_FAILED, MEMORY, TIME_LIMIT)
 
@@ -172,7 +174,7 @@ def _decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -
         steps += tuple(stop for known in begun[:-1] for stop in _stop(known, tasks, spare_wished=True))
         if not steps and all(settled(known, limits.attempts) for known in begun):
             return Decision(DONE, _compact(facts, limits))
-    return Decision(RUNNING, steps or _compact(facts, limits, through=len(begun) - 1))
+    return Decision(RUNNING, steps or _compact_by_the_way(facts, limits, len(begun) - 1))
 
 
 def _what_begins(facts: Facts, begun: int, limits: Limits) -> Decision | None:
@@ -426,6 +428,13 @@ def _stop_everything(facts: Facts, tasks: Mapping[TaskKey, TaskStatus]) -> tuple
         Reconcile(known.phase, submission) for known in facts.phases for submission in _unclear(known)
     )
     return unclear + tuple(action for known in facts.phases for action in _stop(known, tasks))
+
+
+def _compact_by_the_way(facts: Facts, limits: Limits, through: int) -> tuple[Action, ...]:
+    """Bring the results of earlier phases up to date, but not again and again where phases are short."""
+    # A clock that was put back must not keep the results as they are for long.
+    recent = abs(limits.now - facts.compacted_at) < COMPACT_SECONDS
+    return () if recent else _compact(facts, limits, through)
 
 
 def _compact(facts: Facts, limits: Limits, through: int | None = None) -> tuple[Action, ...]:

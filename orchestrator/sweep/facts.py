@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,8 +145,9 @@ class Facts:
     checked: bool = False
     # a person wants it to go on in spite of a failed check
     accepted: bool = False
-    # rows of the Parquet results as last compacted
+    # rows of the Parquet results as last compacted, and when: seconds since the epoch
     compacted: int = 0
+    compacted_at: float = -math.inf
     # what it may cost, as a person wrote it last; empty: no limit
     budget: str = ""
     # what comes next can't begin with it, and why; and what it made of the plan (`reprice.within_budget`)
@@ -174,13 +176,15 @@ def read_facts(directory: SweepDirectory, plan: Plan) -> Facts:
     """Read all facts."""
     phases = [read_phase(directory, phase) for phase in plan.phases]
     begun = [*(known.frozen for known in phases[1:]), False]
+    compacted, compacted_at = _compacted(directory)
     return Facts(
         plan=plan,
         phases=tuple(replace(known, closed=closed) for known, closed in zip(phases, begun, strict=True)),
         cancelled=directory.cancelled.exists(),
         checked=checked_path(directory).exists(),
         accepted=directory.accepted.exists(),
-        compacted=_compacted(directory),
+        compacted=compacted,
+        compacted_at=compacted_at,
         budget=read_budget(directory, plan.budget),
     )
 
@@ -191,7 +195,7 @@ def checked_path(directory: SweepDirectory) -> Path:
 
 
 def compacted_path(directory: SweepDirectory) -> Path:
-    """Return the file that says how many rows the results hold."""
+    """Return the file that says how many rows the results hold, and since when."""
     return directory.results / "compacted.json"
 
 
@@ -216,11 +220,12 @@ def _wishes(content: Sequence[Mapping[str, Any]]) -> list[Retry]:
     ]
 
 
-def _compacted(directory: SweepDirectory) -> int:
+def _compacted(directory: SweepDirectory) -> tuple[int, float]:
     # Only a note of how far the results have got: where it can't be read they are brought up to date again.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(compacted_path(directory).read_text())["rows"])
-    return 0
+        found = json.loads(compacted_path(directory).read_text())
+        return int(found["rows"]), float(found.get("time", -math.inf))
+    return 0, -math.inf
 
 
 def read_phase(directory: SweepDirectory, phase: Phase) -> PhaseFacts:
