@@ -235,7 +235,8 @@ def timed(action: str, argument: str, whole: bool = False) -> float:
         return time.perf_counter() - began
     code = (
         "import sys,time; sys.path.insert(0, sys.argv[1]); import run; import pandas, pyarrow.parquet,"
-        " pyarrow.json, dask, optuna, orchestrator.results.load, orchestrator.results.write\n"
+        " pyarrow.json, pyarrow.pandas_compat, dask, optuna, orchestrator.results.load,"
+        " orchestrator.results.write\n"
         "optuna.logging.set_verbosity(optuna.logging.ERROR)\n"
         "began = time.perf_counter(); run.ACTIONS[sys.argv[2]](sys.argv[3])\n"
         "print(time.perf_counter() - began)"

@@ -100,7 +100,19 @@ def height(names: Sequence[str]) -> int:
     return 300 if len(names) == 1 else 90 + 270 * max(1, math.ceil(len(names) / 3))
 
 
+def place(names: Sequence[str], number: int) -> dict[str, int]:
+    """Return where a panel lies in the grid.
+
+    A single one has no grid, which would take Plotly longer than all that is drawn in it.
+    """
+    if len(names) == 1:
+        return {}
+    return {"row": number // columns(names) + 1, "col": number % columns(names) + 1}
+
+
 def grid(names: Sequence[str]) -> go.Figure:
     """Return a figure with one empty panel for each parameter."""
+    if len(names) == 1:
+        return go.Figure()
     rows = max(1, math.ceil(len(names) / 3))
     return make_subplots(rows=rows, cols=columns(names), horizontal_spacing=0.1, vertical_spacing=0.28 / rows)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from orchestrator.plots.axis import MOST_POINTS, Axis, columns, grid, height, hover, spread
+from orchestrator.plots.axis import MOST_POINTS, Axis, grid, height, hover, place, spread
 from orchestrator.plots.theme import NO_PARAMETERS, SCALE, blank, finished, numbers, plain
 from orchestrator.results.analysis import ranks, shown
 from orchestrator.results.load import Results
@@ -26,18 +26,16 @@ def ranges(results: Results, parameters: Sequence[str] | None = None) -> go.Figu
         stage: some.assign(rank=rank.loc[some.index]) for stage, some in shown(results, MOST_POINTS).items()
     }
     for number, name in enumerate(names):
-        row, col = number // columns(names) + 1, number % columns(names) + 1
-        axis = Axis(results, name)
+        axis, where = Axis(results, name), place(names, number)
         for trace in [*_boxes(results, name, axis), *_points_over_stages(rows, axis)]:
-            figure.add_trace(trace, row=row, col=col)
+            figure.add_trace(trace, **where)
         figure.update_xaxes(
             tickvals=list(range(len(results.stages))),
             range=[-0.6, len(results.stages) - 0.4],
             ticktext=[plain(stage, 16) for stage in results.stages],
-            row=row,
-            col=col,
+            **where,
         )
-        figure.update_yaxes(**axis.layout, row=row, col=col)
+        figure.update_yaxes(**axis.layout, **where)
     figure.update_layout(coloraxis=_coloraxis(len(names) > 1), showlegend=False)
     if len(names) == 1:
         figure.update_layout(margin={"t": 12, "b": 32})
