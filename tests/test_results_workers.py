@@ -39,7 +39,7 @@ CLUSTER = """
 import sys, distributed
 with distributed.LocalCluster(
     n_workers=int(sys.argv[1]), threads_per_worker=1, processes=False, protocol="tcp",
-    dashboard_address=None, host="127.0.0.1",
+    dashboard_address="127.0.0.1:0", host="127.0.0.1",
 ) as cluster:
     print(cluster.scheduler_address, flush=True)
     sys.stdin.read()

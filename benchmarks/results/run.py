@@ -324,6 +324,10 @@ def loading(folder: Path, runs: int) -> list[str]:
                 ("journal", "Optuna, journal file: the same"),
             )
         ),
+        "",
+        "Optuna's frame has a row for each trial and none for the steps, so it is the trials alone that hold "
+        f"the same: they are read {found['sqlite'] / found['table']:.0f} times as fast as from SQLite and "
+        f"{found['journal'] / found['table']:.0f} times as fast as from the journal.",
     ]
 
 

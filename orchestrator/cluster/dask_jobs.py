@@ -25,6 +25,8 @@ from orchestrator.schema import ResultsConfig, SlurmConfig, task_cores
 
 KEY = "results.dask"
 COMMAND_SECONDS, CLOSING_SECONDS = 60.0, 30.0
+# Where pages of Dask's are served, which have no lock: on this machine alone, at any port.
+PRIVATE = "127.0.0.1:0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +78,7 @@ def slurm_jobs(place: Place, config: ResultsConfig, slurm: SlurmConfig) -> Itera
         try:
             cluster = SLURMCluster(
                 **asked(place, config, slurm, trusted),
-                scheduler_options={"dashboard": False, "dashboard_address": None, "port": 0},
+                scheduler_options={"dashboard": False, "dashboard_address": PRIVATE, "port": 0},
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
@@ -157,7 +159,11 @@ def asked(
         "python": interpreter(slurm.python),
         "interface": config.interface,
         "protocol": "tls://",
-        "worker_extra_args": [] if slurm.mem_gb else ["--memory-limit", "auto"],
+        "worker_extra_args": [
+            "--dashboard-address",
+            PRIVATE,
+            *([] if slurm.mem_gb else ["--memory-limit", "auto"]),
+        ],
     }
 
 
