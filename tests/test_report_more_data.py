@@ -118,6 +118,13 @@ def test_losses_are_errors_and_unbounded_scores_are_none(results: Results) -> No
     assert "makes no errors" in _sentence(more_data(perfect))
 
 
+def test_a_job_that_does_not_tell_its_samples_is_told_of(results: Results) -> None:
+    plan = {**results.plan, "phases": [{**phase, "samples": None} for phase in results.plan["phases"]]}
+    unknown = replace(results, plan=plan)
+    assert "known to the job alone" in _sentence(more_data(unknown))
+    assert more_data(replace(unknown, trials=results.trials.head(0))) is None
+
+
 def _sentence(found: MoreData | None) -> str:
     assert found is not None
     return found.sentence

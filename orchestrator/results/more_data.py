@@ -114,7 +114,7 @@ def more_data(results: Results) -> MoreData | None:
     last one. Of stages with equally many samples the first counts, as final runs train longer than stages.
 
     Returns:
-        None where no stage with a known number of samples has results.
+        None where no stage has results.
     """
     phases = [phase for phase in results.plan["phases"] if phase["kind"] in TRAINED and phase.get("samples")]
     ended = _ended(results)
@@ -129,7 +129,7 @@ def more_data(results: Results) -> MoreData | None:
         else:
             points[phase["name"]] = point
     if not points:
-        return None
+        return _unknown_sizes(results, ended, error)
     if not error:
         reason = f"nothing says what the best possible {results.metric} is"
         return MoreData(error=results.metric, points=(), left_out=left_out, reason=reason)
@@ -139,6 +139,15 @@ def more_data(results: Results) -> MoreData | None:
     if reason := _rises(alike[0], alike[-1]):
         return MoreData(error=error, points=alike, left_out=left_out, reason=reason)
     return fitted(error, alike, left_out)
+
+
+def _unknown_sizes(results: Results, ended: set[str], error: str) -> MoreData | None:
+    """Say that nobody knows how many samples a job of the user's own trains on; None where nothing ended."""
+    plan = results.plan["phases"]
+    if not any(one["kind"] in TRAINED and not one.get("samples") and one["name"] in ended for one in plan):
+        return None
+    reason = "how many samples its trials trained on is known to the job alone"
+    return MoreData(error=error or results.metric, points=(), left_out={}, reason=reason)
 
 
 def _ended(results: Results) -> set[str]:
