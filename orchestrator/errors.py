@@ -65,3 +65,8 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     if close := difflib.get_close_matches(wrong, names, n=1, cutoff=0.6):
         return f"Did you mean '{close[0]}'?"
     return f"Valid: {', '.join(names)}" if names else ""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that brings the packages of one of this package's extras."""
+    return f"pip install 'coarse-to-fine-orchestrator[{extra}]'"

@@ -16,11 +16,11 @@ from typing import Any
 
 from orchestrator import __version__
 from orchestrator.cluster.dask_jobs import COMMAND_SECONDS, KEY, Place, close, in_one_line, slurm_jobs
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 from orchestrator.schema import ResultsConfig, SlurmConfig
 
 SLURM = "slurm"
-EXTRA = "pip install 'coarse-to-fine-orchestrator[dask-cluster]'"
+EXTRA = how_to_install("dask-cluster")
 POLL_SECONDS = 2.0
 # What both sides must have of the same version, for what they send each other.
 _PACKAGES = ("dask", "distributed", "numpy", "pandas", "pyarrow")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 from orchestrator.export.program import Refused, first_line, quiet
 
 
@@ -25,7 +25,7 @@ def check_installed() -> None:
             raise UserError(
                 f"ONNX needs {package}, which is not installed",
                 key="--format",
-                hint="pip install 'coarse-to-fine-orchestrator[onnx]', or say --format torch-export",
+                hint=f"{how_to_install('onnx')}, or say --format torch-export",
             ) from None
 
 

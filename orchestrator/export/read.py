@@ -18,7 +18,7 @@ from torch import Tensor
 
 from orchestrator.data.resize import resize
 from orchestrator.data.transforms import Transform
-from orchestrator.errors import UserError, nearest
+from orchestrator.errors import UserError, how_to_install, nearest
 from orchestrator.export.manifest import NAME, Exported
 from orchestrator.export.networks import BUILT_IN, LOGITS
 from orchestrator.export.program import Finished
@@ -182,7 +182,7 @@ def _onnx(content: bytes, file: object) -> Run:
         raise UserError(
             "needs onnxruntime, which is not installed",
             file=file,
-            hint="pip install 'coarse-to-fine-orchestrator[onnx]'",
+            hint=how_to_install("onnx"),
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 
 if TYPE_CHECKING:
     from orchestrator.worker.trial import Trial
@@ -37,7 +37,7 @@ def package() -> str:
             return name
     raise UserError(
         "orchestrator.integrations.lightning needs the package lightning",
-        hint="pip install 'coarse-to-fine-orchestrator[lightning]'",
+        hint=how_to_install("lightning"),
     )
 
 

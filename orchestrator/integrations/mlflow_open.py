@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 from orchestrator.integrations.mlflow_place import Place
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def check_installed() -> None:
     if importlib.util.find_spec("mlflow") is None:
         raise UserError(
             "writing for MLflow needs the package mlflow-skinny",
-            hint="pip install 'coarse-to-fine-orchestrator[mlflow]'",
+            hint=how_to_install("mlflow"),
         )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 from orchestrator.integrations.alone import alone
 from orchestrator.integrations.combined import ENSEMBLE, combined
 from orchestrator.integrations.ended import OUTCOME, Ended, ended_trials, frozen_settings
@@ -82,7 +82,7 @@ def check_installed() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise UserError(
             "writing for TensorBoard needs the package tensorboard",
-            hint="pip install 'coarse-to-fine-orchestrator[tensorboard]'",
+            hint=how_to_install("tensorboard"),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, how_to_install
 from orchestrator.integrations.reporting import EPOCHS, Members, Reporter, is_whole, numbers_of
 from orchestrator.sweep.files import replace_atomic
 
@@ -24,7 +24,7 @@ except ModuleNotFoundError as _error:
         raise
     raise UserError(
         "orchestrator.integrations.transformers needs the package transformers",
-        hint="pip install 'coarse-to-fine-orchestrator[transformers]'",
+        hint=how_to_install("transformers"),
     ) from None
 
 if TYPE_CHECKING:
