@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from orchestrator.results.compact import compact
+from orchestrator.results.load import load_results
 from orchestrator.sweep.directory import STAGE, SweepDirectory, TrialSpec, write_trials
 from orchestrator.sweep.files import write_json
 from orchestrator.sweep.records import encode
@@ -281,3 +283,17 @@ def write_ensemble(directory: SweepDirectory, finals: list[tuple[TrialSpec, floa
             "test_samples": 360,
         },
     )
+
+
+def run_a_failed_one_again(sweep: Path) -> str:
+    """Have a trial of `coarse` that failed end well, at an objective of 0.5; returns its id."""
+    rows = load_results(sweep).at("coarse")
+    name = str(rows[rows["state"] == "failed"]["trial_id"].iloc[0])
+    lines = [
+        {"kind": "task", "token": "t", "submission": 2, "task": 0, "attempt": 1, "host": "n"},
+        {"kind": "start", "trial": name, "time": 1.9e9},
+        {"kind": "outcome", "trial": name, "state": "completed", "metrics": {METRIC: 0.5}, "time": 1.9e9},
+    ]
+    (sweep / "stages/coarse/records/2-0-1.jsonl").write_text("".join(encode(line) for line in lines))
+    compact(sweep)
+    return name

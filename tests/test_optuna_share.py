@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from commands import write_user_sweep
-from made_sweep import METRIC, make_sweep
+from made_sweep import METRIC, make_sweep, run_a_failed_one_again
 from orchestrator.cli import main
 from orchestrator.config import load_frozen
 from orchestrator.control.create import freeze_plan, work_out
@@ -111,15 +111,7 @@ def test_again_adds_only_what_is_new(tmp_path: Path) -> None:
 def test_a_failed_trial_that_was_run_again_is_added_beside_its_failure(tmp_path: Path) -> None:
     out, sweep = tmp_path / "x.log", made(tmp_path, trials=(18,), finals=0)
     share(sweep, out)
-    rows = load_results(sweep).trials
-    name = str(rows[rows["state"] == "failed"]["trial_id"].iloc[0])
-    lines = [
-        {"kind": "task", "token": "t", "submission": 2, "task": 0, "attempt": 1, "host": "n"},
-        {"kind": "start", "trial": name, "time": 1.9e9},
-        {"kind": "outcome", "trial": name, "state": "completed", "metrics": {METRIC: 0.5}, "time": 1.9e9},
-    ]
-    (sweep / "stages/coarse/records/2-0-1.jsonl").write_text("".join(encode(line) for line in lines))
-    compact(sweep)
+    name = run_a_failed_one_again(sweep)
     assert share(sweep, out) == {"digits/coarse": (18, 1)}
     assert share(sweep, out) == {"digits/coarse": (18, 0)}
     both = [one for one in read(out, "digits/coarse").trials if one.user_attrs["trial_id"] == name]

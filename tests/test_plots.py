@@ -6,7 +6,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from made_tables import METRIC, make_results
 
 import orchestrator
+from figure_texts import strings
 from orchestrator import Results, UserError, plots
 from orchestrator.plots.theme import numbers
 from orchestrator.plots.uprights import ABSENT, of_numbers, of_parameter
@@ -41,15 +41,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def drawn(results: Results) -> dict[str, go.Figure]:
     return {name: getattr(plots, name)(results) for name in plots.__all__}
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from (text for item in value.values() for text in strings(item))
-    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        yield from (text for item in value for text in strings(item))
 
 
 def without(results: Results, keep: int) -> Results:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 import orchestrator
 from browsing import CHROMIUM, look
+from figure_texts import strings
 from made_sweep import HOSTILE, make_sweep
 from orchestrator import Results, UserError, plots
 from orchestrator.plots.theme import plain
@@ -73,16 +71,6 @@ class Parts(HTMLParser):
             self.json.append(data)
         elif not self.inside:
             self.texts.append(data)
-
-
-def strings(value: Any) -> Iterator[str]:
-    """All texts anywhere in a figure, keys left out."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from (text for item in value.values() for text in strings(item))
-    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        yield from (text for item in value for text in strings(item))
 
 
 def test_the_funnel_counts_every_planned_trial(results: Results) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from made_mlflow import ENTITIES, MadeMlflow
-from made_sweep import METRIC, make_sweep
+from made_sweep import METRIC, make_sweep, run_a_failed_one_again
 from orchestrator.errors import UserError
 from orchestrator.integrations import alone, mlflow_book, mlflow_open, mlflow_share
 from orchestrator.integrations.mlflow_open import open_place
@@ -25,7 +25,6 @@ from orchestrator.integrations.mlflow_share import share_with_mlflow
 from orchestrator.results.compact import compact
 from orchestrator.results.load import load_results
 from orchestrator.sweep.lease import hold
-from orchestrator.sweep.records import encode
 
 INSTALLED = importlib.util.find_spec("mlflow") is not None
 real = pytest.mark.skipif(not INSTALLED, reason="needs MLflow: pip install -e '.[mlflow]'")
@@ -137,15 +136,7 @@ def test_again_adds_what_is_new_and_leaves_the_rest(store: Store, tmp_path: Path
 def test_a_trial_that_was_run_again_is_replaced(store: Store, tmp_path: Path) -> None:
     sweep = made(tmp_path, trials=(18,), finals=0)
     store.share(sweep)
-    rows = load_results(sweep).trials
-    name = str(rows[rows["state"] == "failed"]["trial_id"].iloc[0])
-    lines = [
-        {"kind": "task", "token": "t", "submission": 2, "task": 0, "attempt": 1, "host": "n"},
-        {"kind": "start", "trial": name, "time": 1.9e9},
-        {"kind": "outcome", "trial": name, "state": "completed", "metrics": {METRIC: 0.5}, "time": 1.9e9},
-    ]
-    (sweep / "stages/coarse/records/2-0-1.jsonl").write_text("".join(encode(line) for line in lines))
-    compact(sweep)
+    name = run_a_failed_one_again(sweep)
     assert store.share(sweep) == {"coarse": (18, 0, 1)}
     run = store.runs()[name]
     assert (run.info.status, run.data.metrics["objective"]) == ("FINISHED", 0.5)

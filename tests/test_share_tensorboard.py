@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from commands import write_user_sweep
-from made_sweep import METRIC, make_sweep
+from made_sweep import METRIC, make_sweep, run_a_failed_one_again
 from orchestrator.cli import main
 from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.control.draw import freeze
@@ -119,15 +119,7 @@ def test_again_adds_what_is_new_and_replaces_what_changed(tmp_path: Path) -> Non
     assert before.items() <= after.items()
     assert {added for _, added, _ in share(sweep, out).values()} == {0}
     assert tree(out) == after
-    rows = load_results(sweep).at("coarse")
-    name = str(rows[rows["state"] == "failed"]["trial_id"].iloc[0])
-    lines = [
-        {"kind": "task", "token": "t", "submission": 2, "task": 0, "attempt": 1, "host": "n"},
-        {"kind": "start", "trial": name, "time": 1.9e9},
-        {"kind": "outcome", "trial": name, "state": "completed", "metrics": {METRIC: 0.5}, "time": 1.9e9},
-    ]
-    (sweep / "stages/coarse/records/2-0-1.jsonl").write_text("".join(encode(line) for line in lines))
-    compact(sweep)
+    name = run_a_failed_one_again(sweep)
     assert share(sweep, out)["coarse"] == (18, 0, 1)
     assert points(read(out / "coarse" / name), "objective")[0][1] == 0.5
     assert len(tree(out)) == len(after)
