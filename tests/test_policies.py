@@ -204,6 +204,8 @@ def test_tasks_that_end_before_they_begin_pause_the_sweep_until_a_person_asks_fo
     assert decide(facts(begun), {}, Limits(attempts=3)).state == RUNNING
     wish = Retry(phase="coarse", trials=frozenset("abc"), submission=1)
     assert decide(facts(replace(never_began(), retries=(wish,))), {}, Limits(attempts=3)).state == RUNNING
+    earlier = replace(wish, submission=0)
+    assert decide(facts(replace(never_began(), retries=(earlier,))), {}, Limits(attempts=3)).state == PAUSED
 
 
 def test_tasks_that_wait_in_vain_are_told() -> None:

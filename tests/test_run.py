@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -29,7 +30,19 @@ from commands import (
     wait_for,
     write_user_sweep,
 )
-from orchestrator.sweep.submissions import read_submissions
+from orchestrator.cluster.interface import FAILED
+from orchestrator.control.draw import freeze
+from orchestrator.control.opened import open_sweep
+from orchestrator.sweep.directory import SweepDirectory, read_trials
+from orchestrator.sweep.submissions import (
+    Intent,
+    Loss,
+    Receipt,
+    read_submissions,
+    write_intent,
+    write_loss,
+    write_receipt,
+)
 
 SLOW = SHORT.replace("pause: 0.0", "pause: 0.3")
 
@@ -156,7 +169,8 @@ def test_two_drivers_at_once_submit_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_cancel_stops_everything_and_retry_goes_on(tmp_path: Path) -> None:
-    write_user_sweep(tmp_path, sweep=SLOW)
+    half_hang = TRAIN.replace("config.pause", "60 if config.lr < 0.01 else 0")
+    write_user_sweep(tmp_path, train=half_hang, sweep=SHORT)
     run = start_run(tmp_path)
     sweep = tmp_path / "sweeps" / "mine"
     wait_for(lambda: bool(outcome_counts(sweep)), what="a first outcome")
@@ -168,6 +182,7 @@ def test_cancel_stops_everything_and_retry_goes_on(tmp_path: Path) -> None:
     assert status(sweep)["state"] == "cancelled"
     refused = orchestrate("run", "sweeps/mine", cwd=tmp_path, status=2)
     assert "orchestrate retry sweeps/mine" in refused.stderr
+    (tmp_path / "my_train.py").write_text(TRAIN)
     orchestrate("retry", "sweeps/mine", cwd=tmp_path)
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
     assert_finished(sweep, SHORT_TRIALS)
@@ -188,6 +203,34 @@ def test_the_same_error_everywhere_pauses_and_a_fix_goes_on(tmp_path: Path) -> N
     assert re.match(r"[1-9]\d* trials will run again", shown.stdout)
     orchestrate("run", "sweeps/mine", cwd=tmp_path)
     assert_finished(sweep, SHORT_TRIALS)
+
+
+def test_what_ended_while_a_sweep_stood_still_does_not_pause_it_again_after_a_retry(tmp_path: Path) -> None:
+    write_user_sweep(tmp_path, sweep=SHORT)
+    orchestrate("plan", "sweep.yaml", cwd=tmp_path)
+    sweep = open_sweep(SweepDirectory(tmp_path / "sweeps" / "mine"))
+    phase = sweep.plan.phases[0]
+    freeze(sweep.directory, sweep.plan, sweep.config, phase, 0)
+    folder = sweep.directory.phase(phase.kind, phase.name)
+    tasks = [(trial.trial_id,) for trial in read_trials(folder.trials)]
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead = f"{ended.pid}@0.00@{socket.gethostname()}"
+    # Two of the tasks were seen to have failed and were sent again; then three more were seen. By the time
+    # that the sweep stood still, all of the others and those that it had sent again had ended as well.
+    for number, sent, seen in ((1, tasks, {0, 1, 2, 3, 4}), (2, tasks[:2], set[int]())):
+        token = f"mine-coarse-{number}"
+        intent = Intent(number=number, token=token, tasks=tuple(sent), created=0.0, host=socket.gethostname())
+        write_intent(folder.submissions, intent)
+        write_receipt(folder.submissions, number, Receipt(jobs=(dead,) * len(sent)))
+        for index in seen:
+            loss = Loss(reason="FAILED: no such module", blamed=sent[index], cause=FAILED)
+            write_loss(folder.submissions, number, index, loss)
+    assert "5 tasks of 'coarse' ended before they began" in status(sweep.directory.path)["message"]
+    orchestrate("retry", sweep.directory.path, cwd=tmp_path)
+    orchestrate("run", sweep.directory.path, cwd=tmp_path)
+    assert_finished(sweep.directory.path, SHORT_TRIALS)
+    assert set(outcome_counts(sweep.directory.path).values()) == {1}
 
 
 def test_editing_the_code_while_the_sweep_runs_changes_nothing(tmp_path: Path) -> None:

@@ -160,8 +160,11 @@ def test_a_retry_forgives_what_came_before_it(frozen: SweepDirectory) -> None:
     known = read_phase(frozen, COARSE)
     assert known.outcomes["a"].submission == 2
     assert known.given_up(1) == {"c": "ended by the cluster 1 times, last: NODE_FAIL"}
-    # And is forgiven by a second wish.
-    retry(frozen, 2, 2, "a", "c")
+    # And is forgiven by a second wish. What it did not name was with the cluster, and has a fresh start too.
+    submit(frozen, 3, ("b",))
+    lose(frozen, 3, 0, "CANCELLED", "b")
+    assert set(known.attempts()) == {"c"} and set(read_phase(frozen, COARSE).attempts()) == {"b", "c"}
+    retry(frozen, 2, 3, "a", "c")
     known = read_phase(frozen, COARSE)
     assert set(known.outcomes) == {"b"}
     assert known.attempts() == {}

@@ -367,12 +367,7 @@ def _same_error(known: PhaseFacts) -> str:
 
 def _never_began(known: PhaseFacts) -> str:
     """Return the message that pauses a sweep none of whose tasks so much as began a trial, or nothing."""
-    counts = [
-        loss
-        for submission in known.submissions
-        for loss in submission.losses.values()
-        if loss.cause in OWN_DOING and any(not known.forgiven(t, submission.number) for t in loss.blamed)
-    ]
+    counts = [loss for loss in known.losses() if loss.cause in OWN_DOING and loss.blamed]
     if known.outcomes or any(known.started.values()) or len(counts) < NEVER_BEGAN:
         return ""
     return f"{len(counts)} tasks of '{known.phase.name}' ended before they began a trial: {counts[-1].reason}"

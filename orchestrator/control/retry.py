@@ -30,8 +30,8 @@ def retry(sweep: Sweep) -> int:
             failed = {trial for trial, outcome in known.outcomes.items() if outcome.state == FAILED}
             # One that is being run again already needs no wish, which would have it run twice.
             failed |= set(known.attempts()) - set(known.outcomes) - known.with_cluster()
-            if failed:
-                last = max((submission.number for submission in known.submissions), default=0)
+            if known.submissions:
+                last = max(submission.number for submission in known.submissions)
                 wishes.append(Retry(phase=known.phase.name, trials=frozenset(failed), submission=last))
         folder = Path(sweep.plan.folder)
         take_snapshot(folder, directory, code_of(sweep.config, folder))

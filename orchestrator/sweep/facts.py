@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ from orchestrator.sweep.timing import startup_seconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """A person's wish to run failed trials again: what happened up to a submission no longer counts."""
+    """A person's wish to run failed trials of a phase again.
+
+    Up to a submission, their outcomes no longer count, nor does what became of tasks: one that was ended, or
+    failed like the others, when a paused sweep stood still may be noted as lost only afterwards.
+    """
 
     phase: str
     trials: frozenset[str]
@@ -68,12 +72,17 @@ class PhaseFacts:
     def attempts(self) -> dict[str, list[Loss]]:
         """Return, for each trial that lost tasks count against, the losses."""
         blames: dict[str, list[Loss]] = {}
-        for submission in self.submissions:
-            for loss in submission.losses.values():
-                for trial in loss.blamed:
-                    if not self.forgiven(trial, submission.number):
-                        blames.setdefault(trial, []).append(loss)
+        for loss in self.losses():
+            for trial in loss.blamed:
+                blames.setdefault(trial, []).append(loss)
         return blames
+
+    def losses(self) -> Iterator[Loss]:
+        """Yield the losses that count: those of submissions after the last wish to run trials again."""
+        last = max((retry.submission for retry in self.retries), default=0)
+        for submission in self.submissions:
+            if submission.number > last:
+                yield from submission.losses.values()
 
     def forgiven(self, trial: str, submission: int) -> bool:
         """Say whether a person asked for a trial to be run again after that submission."""
