@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator.space import parse_space
@@ -235,6 +238,22 @@ def test_the_summary_names_every_method(tmp_path: Path) -> None:
     assert "- flat is left out: its median setting is as good as its best" in text
     assert "| other | 0.700 | 0.550 | 1.25 | 1.50 | > 20 | 1.0 |" in text
     assert (tmp_path / "docs" / "search-benchmark-tuning-half.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_what_the_best_of_some_settings_is_worth_is_the_mean_over_all_draws(count: int) -> None:
+    seen, worth = [3.0, 1.0, 2.0, 5.0, 4.0], [0.1, 0.9, 0.2, 0.0, 0.5]
+    draws = list(itertools.combinations(range(5), count))
+    expected = statistics.mean(worth[min(draw, key=seen.__getitem__)] for draw in draws)
+    best_of = module("carrying").best_of
+    assert best_of(count, np.array(seen), np.array(worth)) == pytest.approx(expected)
+
+
+def test_rankings_that_carry_over_in_full_lose_nothing() -> None:
+    row = module("carrying").look(made_up(resumable=False))
+    assert row["correlation at 1/27"] == pytest.approx(1.0)
+    assert row["27 at 1/27, best in full"] == pytest.approx(row["27 ranked without error"])
+    assert row["27 ranked without error"] < row["20 in full"] < row["4 in full"] < 1
 
 
 def test_opponents_know_a_choice_with_an_order_by_its_place() -> None:
