@@ -36,7 +36,9 @@ COMMANDS = f"""{WRITTEN_BY}
 
 What `orchestrate COMMAND --help` prints, for every command. Words like `key=value` after a sweep file are
 Hydra overrides. Bad input is one message with the file, the key and the nearest right value, and exit status
-2; work that failed is exit status 1.
+2; work that failed is exit status 1. Where nobody reads the output any more (`| head`), a command ends in
+silence: with 0 if it was called for its output alone (`status`, `results`, `plan`), else with 141, as SIGPIPE
+ends others.
 """
 
 # In the order in which they are met; a command that is not here comes last.

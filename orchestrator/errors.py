@@ -22,6 +22,10 @@ class UserError(Exception):
         super().__init__(f"{where + ': ' if where else ''}{problem}{'. ' + hint if hint else ''}")
 
 
+class Damaged(UserError):
+    """What is written down of a sweep is not as it was written, so nothing of it can be trusted."""
+
+
 class StopTrial(Exception):
     """Raised by `Trial.report` when the trial is abandoned; a job lets it pass through."""
 

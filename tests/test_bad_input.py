@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,7 @@ TRAIN = "def train(config, trial):\n    return {'acc': 1.0}\n"
 Refusal = Callable[..., str]
 
 
-def _files() -> dict[str, bytes]:
+def files_here() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
 
 
@@ -62,10 +61,10 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
             Path("sweep.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
         if code is not None:
             Path("my_train.py").write_text(code)
-        before = _files()
+        before = files_here()
         result = CliRunner().invoke(main, ["plan", "sweep.yaml", *overrides])
         assert result.exit_code == 2, (result.output, result.exception)
-        assert _files() == before
+        assert files_here() == before
         assert not Path("sweeps").exists()
         assert result.stdout == ""
         lines = result.stderr.splitlines()
@@ -262,36 +261,6 @@ def test_job_that_cannot_be_imported(refusal: Refusal, target: str, code: str, m
         assert found.endswith("Did you mean 'my_train'?" if "my_trian" in target else "Did you mean 'train'?")
 
 
-def test_another_plan_in_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("my_train.py").write_text(TRAIN)
-    Path("sweep.yaml").write_text(OWN)
-    assert CliRunner().invoke(main, ["plan", "sweep.yaml"]).exit_code == 0
-    frozen = _files()
-    # The same plan again is no error, and changes nothing.
-    assert CliRunner().invoke(main, ["plan", "sweep.yaml"]).exit_code == 0
-    unchanged = {path: content for path, content in frozen.items() if "/lease/" not in path}
-    assert {path: content for path, content in _files().items() if "/lease/" not in path} == unchanged
-    for overrides, difference in (
-        (["stages.coarse.trials=16"], "stages.coarse.trials: 8 there, 16 here"),
-        (
-            ["space.lr=interval(0.1, 1)"],
-            "space.lr: tag(log, interval(1e-4, 1.0)) there, interval(0.1, 1) here",
-        ),
-        (["+stages.fine.trials=4"], "stages.fine"),
-        (["jobs.config.width=7"], "jobs.config.width: 64 there, 7 here"),
-    ):
-        for command in ("plan", "run"):
-            result = CliRunner().invoke(main, [command, "sweep.yaml", *overrides])
-            assert result.exit_code == 2, result.output
-            assert result.stderr.startswith(f"error: {tmp_path / 'sweeps' / 'tiny'}: holds another plan (")
-            assert difference in result.stderr
-            assert "orchestrate run sweeps/tiny" in result.stderr
-            assert len(result.stderr.splitlines()) == 1
-    plan = "sweeps/tiny/plan.json"
-    assert _files()[plan] == frozen[plan]
-
-
 @pytest.mark.parametrize("place", ["/proc/nowhere", "my_train.py", "my_train.py/below"])
 def test_directory_that_is_not_writable(refusal: Refusal, tmp_path: Path, place: str) -> None:
     message = refusal(OWN, f"dir={place}")
@@ -321,16 +290,6 @@ def test_missing_file(refusal: Refusal, tmp_path: Path) -> None:
     assert refusal(None) == "sweep.yaml: there is no such sweep file"
     (tmp_path / "sweeep.yaml").write_text(OWN)
     assert refusal(None) == "sweep.yaml: there is no such sweep file. Did you mean 'sweeep.yaml'?"
-
-
-def test_a_directory_in_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for command in ("plan", "run", "status", "advance", "results", "cancel", "retry"):
-        result = CliRunner().invoke(main, [command, "."])
-        assert result.exit_code == 2, (command, result.output)
-        assert result.stderr.startswith("error: ")
-        assert len(result.stderr.splitlines()) == 1
-    assert os.listdir() == []
 
 
 @pytest.mark.parametrize(
@@ -444,30 +403,6 @@ def test_unknown_key_of_a_dataset(refusal: Refusal) -> None:
     assert refusal(DIGITS, "datasets.fractoin=0.5") == wanted
     assert refusal(DIGITS, "+datasets.fractoin=0.5").endswith("Did you mean 'fraction'?")
     assert "datasets.label: needs a value" in refusal(_edited(DIGITS, "digits", "parquet"))
-
-
-def test_overrides_of_a_frozen_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("my_train.py").write_text(TRAIN)
-    Path("sweep.yaml").write_text(OWN)
-    assert CliRunner().invoke(main, ["plan", "sweep.yaml"]).exit_code == 0
-    result = CliRunner().invoke(main, ["run", "sweeps/tiny", "seed=3"])
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: sweeps/tiny: the plan in a sweep's directory is frozen")
-
-
-def test_plan_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("old").mkdir()
-    for content, message in (
-        ('{"name": "tiny"}', "not a plan of this version"),
-        ("{", "not readable as JSON"),
-        ("[]", "not a plan of this version"),
-    ):
-        Path("old/plan.json").write_text(content)
-        result = CliRunner().invoke(main, ["status", "old"])
-        assert result.exit_code == 2, (content, result.exception)
-        assert f"plan.json: {message}" in result.stderr
 
 
 @pytest.mark.parametrize(

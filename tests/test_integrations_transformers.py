@@ -15,6 +15,7 @@ import pytest
 from documented_jobs import run_with_a_kill, steps_of
 
 from orchestrator.errors import StopTrial, UserError
+from orchestrator.worker.catalogues import pass_over_catalogues
 from orchestrator.worker.trial import Trial, always
 
 NEEDED = "needs the extra transformers"
@@ -38,6 +39,8 @@ def reports(lines: list[dict[str, Any]]) -> list[tuple[int, set[str]]]:
 
 @pytest.fixture(scope="module")
 def integration() -> Any:
+    # As in every trial: an editable installation has this repository's own datasets/ on Python's path.
+    pass_over_catalogues()
     pytest.importorskip("transformers", reason=NEEDED)
     pytest.importorskip("accelerate", reason=NEEDED)
     return importlib.import_module("orchestrator.integrations.transformers")
@@ -160,23 +163,6 @@ def test_the_callers_arguments_count(tmp_path: Path, integration: Any) -> None:
     assert (options["seed"], options["save_strategy"]) == (3, "epoch")
     options = integration.training_arguments(trial, output_dir="x", eval_strategy="steps", report_to="all")
     assert (options["output_dir"], options["save_strategy"], options["report_to"]) == ("x", "steps", "all")
-
-
-def test_a_catalogue_is_not_taken_for_a_library(
-    tmp_path: Path, integration: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from transformers.utils import import_utils
-
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "datasets" / "mine.yaml").write_text("a: 1\n")
-    if not hasattr(import_utils.is_datasets_available, "cache_clear"):
-        pytest.skip("transformers 4 asks for the library's version")
-    monkeypatch.delitem(sys.modules, "datasets", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    import_utils.is_datasets_available.cache_clear()
-    assert import_utils.is_datasets_available()
-    integration._hide_catalogue()
-    assert not import_utils.is_datasets_available()
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

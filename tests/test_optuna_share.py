@@ -50,7 +50,7 @@ def made(path: Path, **changes: Any) -> Path:
 
 def share(sweep: Path, out: Path | str, **options: Any) -> dict[str, tuple[int, int]]:
     shared = share_with_optuna(sweep, find_place(str(out)), **options)
-    return {one.study: (one.trials, one.added) for one in shared}
+    return {one.name: (one.trials, one.added) for one in shared}
 
 
 def read(out: Path | str, study: str) -> optuna.Study:

@@ -19,6 +19,8 @@ from made_tables import METRIC, make_results
 import orchestrator
 from figure_texts import strings
 from orchestrator import Results, UserError, plots
+from orchestrator.plots.narrowing import ranges_apart
+from orchestrator.plots.responses import slices_apart
 from orchestrator.plots.theme import numbers
 from orchestrator.plots.uprights import ABSENT, of_numbers, of_parameter
 from orchestrator.results.analysis import ranks, shown
@@ -133,6 +135,16 @@ def test_ranks_are_of_the_whole_stage(results: Results) -> None:
     lowest = ranks(replace(results, mode="min"))
     assert lowest[best] == pytest.approx(1 / 20)
     assert ranks(replace(results, trials=results.trials.assign(objective=np.inf))).isna().all()
+
+
+def test_figures_apart_are_those_of_each_parameter_alone(results: Results) -> None:
+    ranges, slices = ranges_apart(results), slices_apart(results)
+    assert list(ranges) == list(slices) == results.parameters
+    for name in results.parameters:
+        assert ranges[name].to_json() == plots.ranges(results, [name]).to_json()
+        alone = plots.slices(results, [name]).update_layout(showlegend=False, margin={"t": 12})
+        assert slices[name].to_dict()["layout"] == alone.to_dict()["layout"]
+        assert slices[name].data == alone.data
 
 
 def test_numbers_lose_nothing_that_is_seen() -> None:

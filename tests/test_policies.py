@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_decide import PLAN, outcome
+from made_facts import PLAN, outcome
 
 from orchestrator.cluster.interface import (
     ACTIVE,

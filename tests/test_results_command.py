@@ -94,8 +94,11 @@ def ids(results: Results, **wish: Any) -> str:
 def test_what_was_stopped_or_diverged_is_not_the_best() -> None:
     states = ["completed", "diverged", "pruned", "completed", "failed"]
     values = [0.5, math.inf, 0.9, 0.7, None]
-    assert ids(made("max", objective=values, state=states)) == "30124"[0:2] + "124"
-    assert ids(made("min", objective=values, state=states))[:2] == "03"
+    assert ids(made("max", objective=values, state=states)) == "30214"
+    assert ids(made("min", objective=values, state=states)) == "03214"
+    # The last stage has none that could be the best.
+    only = made("max", objective=[0.5, math.inf, None], state=states[:3], stage=["a", "b", "b"])
+    assert ids(only, top=1) == "0"
 
 
 def test_rows_are_sorted_by_several_columns_with_missing_values_last() -> None:

@@ -5,40 +5,25 @@ Each is shown to the commands: they go on with what makes sense, or say in one l
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import re
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from optuna.storages.journal import JournalFileSymlinkLock
+from made_damage import append, outcome, record_file, report, rows
 from test_old_sweep import told, unpacked
 
 from orchestrator.cli import main
 from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.control.draw import freeze
-from orchestrator.errors import UserError
-from orchestrator.integrations import optuna_storage
 from orchestrator.programs import patterns
-from orchestrator.report.checks import checks_table, range_test_figures
-from orchestrator.results.compact import compact, stage_files
-from orchestrator.results.load import Results, load_results
-from orchestrator.results.tables import DamagedTable
+from orchestrator.results.compact import compact
+from orchestrator.results.load import load_results
 from orchestrator.sweep.directory import SweepDirectory, read_trials
-from orchestrator.sweep.files import read_json, write_json
 from orchestrator.sweep.records import STATES, encode
-
-Damage = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -49,31 +34,6 @@ def sweep(tmp_path: Path) -> Path:
 
 def called(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
-
-
-def record_file(sweep: Path, stage: str = "coarse") -> Path:
-    return next(SweepDirectory(sweep).phase("stage", stage).records.glob("*.jsonl"))
-
-
-def append(path: Path, *lines: dict[str, Any] | str) -> None:
-    with path.open("a") as file:
-        file.writelines(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
-
-
-def outcome(trial: str, **more: Any) -> dict[str, Any]:
-    metrics = {"score": 0.5}
-    usual = {"kind": "outcome", "state": "completed", "metrics": metrics, "seconds": 1.0, "time": 1.0}
-    return {**usual, "trial": trial, **more}
-
-
-def report(trial: str, **more: Any) -> dict[str, Any]:
-    return {"kind": "report", "trial": trial, "step": 1, "metrics": {"score": 0.5}, "time": 1.0, **more}
-
-
-def rows(sweep: Path) -> dict[str, dict[str, Any]]:
-    """Return the trials as `results --json` prints them, which is strict JSON."""
-    printed = told("results", sweep, "--json")
-    return {row["trial_id"]: row for row in json.loads(printed, parse_constant=pytest.fail)}
 
 
 class Elements(HTMLParser):
@@ -296,224 +256,3 @@ def test_what_a_job_prints_is_not_in_the_json_of_its_check(
     assert written.err.count("score: 0.5") == 2
     called("check", "sweep.yaml")
     assert capfd.readouterr().out == ""
-
-
-# Files.
-
-
-def half(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-def garbled(path: Path) -> None:
-    path.write_bytes(bytes(range(256)) * 4)
-
-
-def holding(text: str) -> Damage:
-    return lambda path: path.write_text(text)
-
-
-COARSE = "stages/coarse"
-
-
-@pytest.mark.parametrize(
-    ("file", "command"),
-    [
-        ("plan.json", "status"),
-        ("sweep.yaml", "status"),
-        (f"{COARSE}/space.json", "status"),
-        (f"{COARSE}/space.json", "report"),
-        (f"{COARSE}/trials.parquet", "status"),
-        (f"{COARSE}/trials.parquet", "run"),
-        (f"{COARSE}/submissions/0001.intent.json", "status"),
-        (f"{COARSE}/submissions/0001.receipt.json", "advance"),
-        ("ensemble/ensemble.json", "status"),
-        ("retries/0001.json", "status"),
-        ("budgets/0001.json", "status"),
-    ],
-)
-def test_a_damaged_file_is_named_and_nothing_is_lost(file: str, command: str, sweep: Path) -> None:
-    path = sweep / file
-    (sweep / "done.json").unlink()
-    there = path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    damages: list[Damage] = [half if there else garbled]
-    if path.suffix == ".json":
-        damages += [holding("[1]"), holding('{"a": 1}')]
-    whole = path.read_bytes() if there else b""
-    for damage in damages:
-        path.write_bytes(whole)
-        damage(path)
-        if path.name == "ensemble.json" and path.read_bytes() == b'{"a": 1}':
-            continue  # of which every part may be missing
-        before = {each: each.read_bytes() for each in sweep.glob("stages/**/*") if each.is_file()}
-        message = told(command, sweep, status=2)
-        assert message.startswith(f"error: {path}: "), message
-        assert len(message.splitlines()) == 1
-        assert {each: each.read_bytes() for each in sweep.glob("stages/**/*") if each.is_file()} == before
-
-
-def test_what_only_helps_may_be_damaged(sweep: Path) -> None:
-    for damage in (half, garbled, holding("[1]")):
-        for file in ("provenance.json", "results/compacted.json", "done.json", "lease/000001.json"):
-            damage(sweep / file)
-        assert json.loads(told("status", sweep, "--json"))["state"] in ("done", "running")
-    assert len(rows(sweep)) == 22
-
-
-@pytest.mark.parametrize("show", [checks_table, range_test_figures])
-def test_damaged_checks_are_named_by_the_report(show: Callable[[Results], object], sweep: Path) -> None:
-    results = load_results(sweep)
-    directory = SweepDirectory(sweep)
-    path = directory.checks_result if show is checks_table else directory.range_test
-    path.parent.mkdir(exist_ok=True)
-    for content in ("", "[1]", "null", '{"checks": [{}], "rates": 1}'):
-        path.write_text(content)
-        with pytest.raises(UserError, match=re.escape(f"{path}: not ")):
-            show(results)
-
-
-@pytest.mark.parametrize("damage", [half, garbled, holding(""), lambda path: path.write_bytes(b"\0" * 5000)])
-def test_damaged_records_are_read_as_far_as_they_go(damage: Damage, sweep: Path) -> None:
-    damage(record_file(sweep, "fine"))
-    standing = json.loads(told("status", sweep, "--json"))
-    fine = next(phase for phase in standing["phases"] if phase["name"] == "fine")
-    assert 0 <= fine["completed"] < 6
-    compact(sweep)
-    kept = [name for name, row in rows(sweep).items() if row["stage"] == "fine"]
-    assert len(kept) == fine["completed"]
-    assert sum(row["stage"] == "coarse" for row in rows(sweep).values()) == 12
-
-
-@pytest.mark.parametrize("table", [0, 1])
-@pytest.mark.parametrize("damage", [half, garbled, holding("")])
-def test_damaged_results_are_made_anew_from_the_records(damage: Damage, table: int, sweep: Path) -> None:
-    compact(sweep)
-    before = load_results(sweep)
-    damage(stage_files(SweepDirectory(sweep), "coarse")[table])
-    with pytest.raises(DamagedTable, match="Delete it, and make it anew from the records"):
-        load_results(sweep)
-    compact(sweep)
-    after = load_results(sweep)
-    pd.testing.assert_frame_equal(after.trials, before.trials)
-    pd.testing.assert_frame_equal(after.curves, before.curves)
-
-
-@pytest.mark.parametrize("table", [0, 1])
-def test_results_with_a_damaged_middle_are_made_anew_when_something_new_is_added(
-    table: int, sweep: Path
-) -> None:
-    compact(sweep)
-    before = load_results(sweep)
-    path = stage_files(SweepDirectory(sweep), "coarse")[table]
-    content = path.read_bytes()
-    # Its footer is sound, so it is not seen to be damaged before it is read.
-    path.write_bytes(content[:4] + b"\xff" * 400 + content[404:])
-    append(record_file(sweep), report("coarse-00000", step=7, time=0.1))
-    compact(sweep)
-    after = load_results(sweep)
-    pd.testing.assert_frame_equal(after.trials, before.trials)
-    assert len(after.curves) >= len(before.curves)
-
-
-def test_a_newer_or_damaged_ensemble_is_refused_wherever_it_is_shown(sweep: Path) -> None:
-    path = SweepDirectory(sweep).ensemble_result
-    for content, words in (
-        ({"version": 3}, "version 3 of this file is newer than this program, which reads 2"),
-        ([1], "this is no result of an ensemble"),
-    ):
-        write_json(path, content)
-        for command in ("status", "run"):
-            assert words in told(command, sweep, status=2)
-
-
-def test_a_choice_that_is_damaged_is_named(tmp_path: Path) -> None:
-    sweep = unpacked("issue-7", "wine", tmp_path)
-    for content in ("", "[]", "{}"):
-        (sweep / "ensemble" / "choice.json").write_text(content)
-        assert re.match(r"error: \S+choice.json: not ", told("ensemble", sweep, status=2))
-    assert read_json(SweepDirectory(sweep).ensemble_result)["members"]
-
-
-# Optuna's storages.
-
-PAST = "start_from: [{optuna: PLACE, study: plain/coarse, best: 2}]\n"
-
-
-@pytest.fixture
-def storages(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The sweep, shared with `past.db` and `past.log` in the current folder."""
-    monkeypatch.chdir(sweep.parent)
-    Path("my_train.py").write_text((sweep / "snapshot" / "my_train.py").read_text())
-    for place in ("past.db", "past.log"):
-        told("share", sweep, "--to", "optuna", "--out", place)
-    return sweep
-
-
-def refused(sweep: Path, place: str) -> str:
-    """Share with a storage that can't be used, and plan from it; returns what is said, twice the same."""
-    shared = told("share", sweep, "--to", "optuna", "--out", place, status=2)
-    text = (sweep / "snapshot" / "sweep.yaml").read_text()
-    Path("past.yaml").write_text(text + PAST.replace("PLACE", place))
-    planned = told("plan", "past.yaml", "--dry-run", status=2)
-    assert planned == shared.replace("error: ", "error: past.yaml: start_from.0: ")
-    return shared
-
-
-LOCK = (
-    "import sqlite3, sys; c = sqlite3.connect('past.db'); c.execute('BEGIN EXCLUSIVE'); "
-    "print('held', flush=True); sys.stdin.read()"
-)
-
-
-def test_a_database_that_another_program_has_locked(storages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optuna_storage, "LOCK_SECONDS", 0.0)
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", LOCK], stdin=pipe, stdout=pipe) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        assert "'sqlite:///past.db' is locked by another program" in refused(storages, "past.db")
-        other.communicate()
-    assert "12 trials, 0 of them new" in told("share", storages, "--to", "optuna", "--out", "past.db")
-
-
-def test_storages_that_are_damaged_or_of_a_newer_optuna(storages: Path) -> None:
-    database, journal = Path("past.db").read_bytes(), Path("past.log").read_text()
-    half(Path("past.db"))
-    assert "(database disk image is malformed)" in refused(storages, "past.db")
-    Path("past.db").write_bytes(database)
-    with contextlib.closing(sqlite3.connect("past.db")) as other:
-        other.execute("UPDATE version_info SET schema_version = 99")
-        other.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
-        other.commit()
-    assert "no longer compatible with the table schema" in refused(storages, "past.db")
-    for content, words in (
-        (journal[:300] + "\x00\n" + journal[300:], "'past.log' is no Optuna journal, or is damaged"),
-        (journal + '{"op_code": 99, "worker_id": "x"}\n', "a newer Optuna wrote it"),
-    ):
-        Path("past.log").write_text(content)
-        assert words in refused(storages, "past.log")
-        assert Path("past.log").read_text() == content
-
-
-def test_what_a_program_that_died_has_left_of_a_storage(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(sweep.parent)
-    share = ("share", sweep, "--to", "optuna", "--out")
-    Path("sub").mkdir()
-    told(*share, "sub/past.log")
-    made = JournalFileSymlinkLock.__init__
-
-    def impatient(lock: JournalFileSymlinkLock, path: str) -> None:
-        # By a relative path the lock would lead nowhere, and Optuna never takes such a one.
-        assert Path(path).is_absolute()
-        made(lock, path)
-        lock.grace_period = 0
-
-    monkeypatch.setattr(JournalFileSymlinkLock, "__init__", impatient)
-    os.symlink(Path("sub/past.log").absolute(), "sub/past.log.lock")
-    assert "12 trials, 12 of them new" in told(*share, "sub/past.log", "--name", "again")
-    assert not os.path.lexists("sub/past.log.lock")
-    # SQLite leaves an empty file when it is ended right after it has made it.
-    Path("empty.db").touch()
-    assert "optuna-dashboard sqlite:///empty.db" in told(*share, "empty.db")

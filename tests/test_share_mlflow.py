@@ -37,7 +37,7 @@ class Store:
     client: Any
     place: Place
 
-    def share(self, sweep: Path, **options: Any) -> dict[str, tuple[int, int, int]]:
+    def share(self, sweep: Path, **options: Any) -> dict[str, tuple[int, int, int | None]]:
         shared = share_with_mlflow(sweep, self.place, **options)
         return {one.stage: (one.trials, one.added, one.replaced) for one in shared}
 
@@ -70,7 +70,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "made":
         made = MadeMlflow()
         monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(entities=ENTITIES))
-        monkeypatch.setattr(mlflow_share, "check_installed", lambda: None)
+        monkeypatch.setattr(mlflow_share, "check_installed", lambda tool: None)
         monkeypatch.setattr(mlflow_share, "open_place", lambda place: contextlib.nullcontext(made))
         yield Store(made, place)
         return
@@ -145,7 +145,7 @@ def test_a_trial_that_was_run_again_is_replaced(store: Store, tmp_path: Path) ->
 
 def test_what_dies_anywhere_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(entities=ENTITIES))
-    monkeypatch.setattr(mlflow_share, "check_installed", lambda: None)
+    monkeypatch.setattr(mlflow_share, "check_installed", lambda tool: None)
     sweep, place = made(tmp_path, trials=(2,), finals=0), find_place("runs")
     whole: dict[str, Any] = {}
     for dies_after in (None, *range(11)):
@@ -212,7 +212,7 @@ def test_two_at_once_wait_for_each_other(
 def test_a_folder_can_hold_no_metric_that_begins_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow_share, "check_installed", lambda: None)
+    monkeypatch.setattr(mlflow_share, "check_installed", lambda tool: None)
     sweep = made(tmp_path, trials=(4,), finals=0)
     for records in (sweep / "stages/coarse/records").iterdir():
         records.write_text(records.read_text().replace("train/loss", "val"))

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from made_mlflow import NAME
+from orchestrator.cli import main
 from orchestrator.errors import UserError
 from orchestrator.integrations.ended import Ended
 from orchestrator.integrations.mlflow_names import LONGEST_PARAM, LONGEST_TAG, name_of, param_of, tag_of
-from orchestrator.integrations.mlflow_open import open_place
 from orchestrator.integrations.mlflow_place import find_place
 from orchestrator.integrations.mlflow_runs import Metric, batches, run_of
+from orchestrator.integrations.mlflow_share import share_with_mlflow
 
 names = st.text(alphabet=st.sampled_from("ab./:- _<é🙂\n"), max_size=12) | st.text(max_size=300)
 
@@ -179,8 +181,8 @@ def test_what_is_no_place_is_said(out: str, words: str) -> None:
 
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with (
-        pytest.raises(UserError, match=r"coarse-to-fine-orchestrator\[mlflow\]"),
-        open_place(find_place("x.db")),
-    ):
-        pass
+    with pytest.raises(UserError, match=r"coarse-to-fine-orchestrator\[mlflow\]"):
+        share_with_mlflow(tmp_path, find_place("x.db"))
+    done = CliRunner().invoke(main, ["share", str(tmp_path), "--to", "mlflow", "--out", "x.db"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: writing for MLflow needs the package mlflow-skinny. pip install")

@@ -41,7 +41,7 @@ def made(path: Path, **changes: Any) -> Path:
     return sweep
 
 
-def share(sweep: Path, out: Path) -> dict[str, tuple[int, int, int]]:
+def share(sweep: Path, out: Path) -> dict[str, tuple[int, int, int | None]]:
     shared = share_with_tensorboard(sweep, out)
     return {one.name: (one.trials, one.added, one.replaced) for one in shared}
 

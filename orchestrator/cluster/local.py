@@ -19,7 +19,7 @@ import psutil
 
 from orchestrator.cluster.interface import ACTIVE, ENDED, Capacity, Request, TaskStatus
 from orchestrator.cluster.processes import with_token
-from orchestrator.errors import SubmissionRefused, UserError
+from orchestrator.errors import Damaged, SubmissionRefused, UserError
 from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.submissions import Intent, Receipt, read_submissions
@@ -102,14 +102,22 @@ def _processes(job: str) -> list[psutil.Process]:
 
     Raises:
         UserError: it was started on another machine, so nothing can be said of it here.
+        Damaged: it is no job of this cluster's.
     """
-    pid, created, host = job.split("@", 2)
+    try:
+        pid, created, host = job.split("@", 2)
+        number, start = int(pid), float(created)
+        if number < 1:
+            raise ValueError(pid)
+    except ValueError:
+        hint = "Restore the receipt that has it (submissions/*.receipt.json), or plan anew"
+        raise Damaged(f"the job '{job}' is no PROCESS@START@HOST", hint=hint) from None
     _on_this_machine(host)
-    controller = _alive(int(pid))
+    controller = _alive(number)
     # A number that another process has by now is not it.
-    if controller is not None and abs(controller.create_time() - float(created)) < 0.1:
+    if controller is not None and abs(controller.create_time() - start) < 0.1:
         return [controller]
-    return [process for process in psutil.process_iter() if _belongs(process, pid, float(created))]
+    return [process for process in psutil.process_iter() if _belongs(process, pid, start)]
 
 
 def _alive(pid: int) -> psutil.Process | None:

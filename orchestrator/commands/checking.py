@@ -133,11 +133,13 @@ def _entered(target: Path, overrides: tuple[str, ...]) -> tuple[SweepConfig, Pha
     if not target.exists() and target.suffix not in (".yaml", ".yml"):
         raise UserError("there is no such sweep file or directory", file=target)
     from orchestrator.control.create import work_out
+    from orchestrator.worker.catalogues import pass_over_catalogues
 
     planned = work_out(target, checked(overrides))
     folder = target.resolve().parent
     # Modules and relative paths in a sweep file start at its folder, as they do in its tasks.
     sys.path.insert(0, str(folder))
+    pass_over_catalogues()
     os.chdir(folder)
     return planned.config, planned.plan.stages[0]
 

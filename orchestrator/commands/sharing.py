@@ -13,15 +13,15 @@ import click
 
 from orchestrator.commands.sweeps import directory_argument, json_option, open_target
 from orchestrator.errors import UserError
+from orchestrator.integrations.installed import check_installed
 
 if TYPE_CHECKING:
     from orchestrator.control.opened import Sweep
-    from orchestrator.integrations.optuna_share import SharedStudy
     from orchestrator.integrations.shared import Shared
 
 Note = Callable[[str], None]
 # What was shared, and how to look at it.
-Told = tuple["Sequence[SharedStudy | Shared]", str]
+Told = tuple["Sequence[Shared]", str]
 
 
 @click.command()
@@ -63,6 +63,7 @@ def share(directory: Path, target: str, out: str, name: str | None, as_json: boo
     """
     if not out.strip():
         raise UserError("says nothing", key="--out", hint="Give a database, a file or a folder")
+    check_installed(target)
     shows = not as_json and sys.stderr.isatty()
     to = {"optuna": _to_optuna, "mlflow": _to_mlflow, "tensorboard": _to_tensorboard}[target]
     sweep = open_target(directory, ())
@@ -70,17 +71,23 @@ def share(directory: Path, target: str, out: str, name: str | None, as_json: boo
     if shows:
         click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in shared], indent=1))
+        click.echo(json.dumps([_plain(one) for one in shared], indent=1))
         return
     for one in shared:
         click.echo(_line(one))
     click.echo(f"look at them: {look}" if shared else "no trial has ended yet: call it again later")
 
 
-def _line(one: SharedStudy | Shared) -> str:
-    told = asdict(one)
-    again = f", {told['replaced']} written anew" if told.get("replaced") else ""
-    return f"{told.get('study') or told['name']}: {one.trials} trials, {one.added} of them new{again}"
+def _plain(one: Shared) -> dict[str, str | int]:
+    """Return it for `--json`: of an Optuna study there is nothing written anew, and its name is called so."""
+    if one.replaced is not None:
+        return asdict(one)
+    return {"study": one.name, "stage": one.stage, "trials": one.trials, "added": one.added}
+
+
+def _line(one: Shared) -> str:
+    again = f", {one.replaced} written anew" if one.replaced else ""
+    return f"{one.name}: {one.trials} trials, {one.added} of them new{again}"
 
 
 def _note(words: str) -> None:
@@ -101,22 +108,18 @@ def _to_optuna(sweep: Sweep, out: str, name: str | None, note: Note) -> Told:
 
 
 def _to_mlflow(sweep: Sweep, out: str, name: str | None, note: Note) -> Told:
-    from orchestrator.integrations.mlflow_open import check_installed
     from orchestrator.integrations.mlflow_place import find_place
-
-    check_installed()
-    place = find_place(out)
     from orchestrator.integrations.mlflow_share import share_with_mlflow
 
+    place = find_place(out)
     return share_with_mlflow(_compacted(sweep), place, name=name, note=note), place.look
 
 
 def _to_tensorboard(sweep: Sweep, out: str, name: str | None, note: Note) -> Told:
-    from orchestrator.integrations.tensorboard_share import check_installed, share_with_tensorboard
+    from orchestrator.integrations.tensorboard_share import share_with_tensorboard
 
     if name is not None:
         raise UserError("there is no name to give: runs are called STAGE/TRIAL", key="--name")
-    check_installed()
     folder = Path(out).expanduser()
     return share_with_tensorboard(_compacted(sweep), folder, note=note), f"tensorboard --logdir {folder}"
 

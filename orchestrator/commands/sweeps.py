@@ -32,8 +32,13 @@ def console(*, err: bool = False) -> Console:
     """Return where tables go: a terminal, or a file or pipe in which no line is broken."""
     from rich.console import Console
 
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would end the process with status 1: how a command ends is told in one place, `exits`.
+            raise BrokenPipeError
+
     piped = not (sys.stderr if err else sys.stdout).isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=err, width=PIPED_WIDTH if piped else None)
+    return Ours(stderr=err, width=PIPED_WIDTH if piped else None)
 
 
 def say(screen: Console, sentence: str) -> None:

@@ -21,7 +21,7 @@ from orchestrator.control.decide import DONE, RUNNING, Action, Decision, Limits,
 from orchestrator.control.opened import Sweep
 from orchestrator.control.rest import is_finished, note_end
 from orchestrator.control.standing import Standing
-from orchestrator.errors import Busy, ClusterUnavailable, LeaseLost, SubmissionRefused, UserError
+from orchestrator.errors import Busy, ClusterUnavailable, Damaged, LeaseLost, SubmissionRefused, UserError
 from orchestrator.sweep import lease
 from orchestrator.sweep.files import write_json
 
@@ -221,6 +221,8 @@ def observe(sweep: Sweep) -> Standing:
     """Say where a sweep stands at this moment, as far as can be seen from here; writes nothing."""
     try:
         decision = look(sweep.directory, sweep.plan, sweep.config, sweep.cluster())
+    except Damaged:
+        raise
     except (ClusterUnavailable, UserError) as error:
         # The directory still says most of it, also on a laptop without SLURM's commands.
         limits = Limits(attempts=sweep.config.slurm.attempts)

@@ -6,7 +6,6 @@ Nothing is made where something else lies, and a server that is gone is found ou
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import sqlite3
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import UserError, how_to_install
+from orchestrator.errors import UserError
 from orchestrator.integrations.mlflow_place import Place
 
 if TYPE_CHECKING:
@@ -37,10 +36,9 @@ def open_place(place: Place) -> Iterator[MlflowClient]:
     """Give MLflow's client of a place for the length of a `with` block.
 
     Raises:
-        UserError: the package is missing, the place holds something else, or can't be reached or written to;
+        UserError: the place holds something else, or can't be reached or written to;
             also when that comes to light inside the block.
     """
-    check_installed()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if place.is_folder:
@@ -96,19 +94,6 @@ def _fast_when_new(place: Place) -> Iterator[None]:
     if path.exists():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def check_installed() -> None:
-    """Refuse where the package is not there.
-
-    Raises:
-        UserError: with how to install it.
-    """
-    if importlib.util.find_spec("mlflow") is None:
-        raise UserError(
-            "writing for MLflow needs the package mlflow-skinny",
-            hint=how_to_install("mlflow"),
-        )
 
 
 def _look(place: Place) -> None:

@@ -9,9 +9,10 @@ from orchestrator.errors import UserError
 from orchestrator.integrations.alone import alone
 from orchestrator.integrations.combined import ENSEMBLE, combined
 from orchestrator.integrations.ended import ended_trials
+from orchestrator.integrations.installed import check_installed
 from orchestrator.integrations.mlflow_book import ADDED, REPLACED, Book, open_book, write_run
 from orchestrator.integrations.mlflow_names import name_of, tag_of
-from orchestrator.integrations.mlflow_open import check_installed, open_place
+from orchestrator.integrations.mlflow_open import open_place
 from orchestrator.integrations.mlflow_place import Place
 from orchestrator.integrations.mlflow_runs import OF_ENSEMBLE, OF_TRIAL, run_of
 from orchestrator.integrations.mlflow_stage import begin_stage, tell_stage
@@ -41,7 +42,7 @@ def share_with_mlflow(
         UserError: the package is missing, no results yet, an experiment of that name that is another's, or
             the place can't be used.
     """
-    check_installed()
+    check_installed("mlflow")
     results = load_results(sweep)
     if place.is_folder:
         _check_paths(results)

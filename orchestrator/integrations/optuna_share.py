@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from orchestrator.integrations.alone import alone
 from orchestrator.integrations.ended import OBJECTIVE, OUTCOME, Ended, ended_trials, name_reported
 from orchestrator.integrations.optuna_storage import Place, open_storage
 from orchestrator.integrations.optuna_values import placed_value
+from orchestrator.integrations.shared import Shared
 from orchestrator.results.compact import trial_phases
 from orchestrator.results.load import Results, load_results
 from orchestrator.results.schema import text
@@ -38,23 +38,13 @@ _LONGEST = 2000  # characters of one attribute: the end of a traceback says the 
 _UID = "sweep_uid"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SharedStudy:
-    """One stage's study: how many ended trials the stage has, and how many were added to it just now."""
-
-    study: str
-    stage: str
-    trials: int
-    added: int
-
-
 def share_with_optuna(
     sweep: Path,
     place: Place,
     *,
     study: str | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> list[SharedStudy]:
+) -> list[Shared]:
     """Write the ended trials of a sweep to Optuna studies, those that are not there yet.
 
     Args:
@@ -85,7 +75,7 @@ def share_with_optuna(
                     lease.confirm()
                     kept.add_trial(_trial(trial, _ranges(results, stage), name_reported(results.metric)))
                     added += 1
-            shared.append(SharedStudy(study=name, stage=stage, trials=len(rows), added=added))
+            shared.append(Shared(name=name, stage=stage, trials=len(rows), added=added, replaced=None))
     return shared
 
 

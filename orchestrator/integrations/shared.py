@@ -13,11 +13,12 @@ class Shared:
         name: what the stage is called there.
         stage: its name here.
         trials: how many of it have ended.
-        added, replaced: how many of these were written just now, and how many anew because they changed.
+        added: how many of these were written just now.
+        replaced: how many were written anew because they changed; None where nothing there ever changes.
     """
 
     name: str
     stage: str
     trials: int
     added: int
-    replaced: int
+    replaced: int | None

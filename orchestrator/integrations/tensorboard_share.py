@@ -8,7 +8,6 @@ a new file, and then the old one is removed.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.errors import UserError, how_to_install
+from orchestrator.errors import UserError
 from orchestrator.integrations.alone import alone
 from orchestrator.integrations.combined import ENSEMBLE, combined
 from orchestrator.integrations.ended import OUTCOME, Ended, ended_trials, frozen_settings
+from orchestrator.integrations.installed import check_installed
 from orchestrator.integrations.shared import Shared
 from orchestrator.results.load import Results, load_results
 from orchestrator.results.schema import text
@@ -45,7 +45,7 @@ def share_with_tensorboard(
         UserError: the package is missing, no results yet, or the folder holds something else or can't be
             written to.
     """
-    check_installed()
+    check_installed("tensorboard")
     from orchestrator.integrations.tensorboard_events import VERSION, run_file, trial_file
 
     results = load_results(sweep)
@@ -71,19 +71,6 @@ def share_with_tensorboard(
             name = _name(ensemble, ensemble.digest(VERSION))
             _place(folder / ENSEMBLE, name, lambda: run_file(ensemble))
     return shared
-
-
-def check_installed() -> None:
-    """Refuse where the package is not there.
-
-    Raises:
-        UserError: with how to install it.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            "writing for TensorBoard needs the package tensorboard",
-            hint=how_to_install("tensorboard"),
-        )
 
 
 @contextlib.contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,6 @@ from orchestrator.integrations.reporting import EPOCHS, Members, Reporter, is_wh
 from orchestrator.sweep.files import replace_atomic
 
 try:
-    import transformers
     from transformers import TrainerCallback as _Callback
 except ModuleNotFoundError as _error:
     # What an installed package itself lacks is to be told.
@@ -201,21 +198,6 @@ def training_arguments(trial: Trial, **own: Any) -> dict[str, Any]:
     return options
 
 
-def _hide_catalogue() -> None:
-    """Keep the Trainer from taking a folder of YAML files for the library `datasets`.
-
-    Beside a sweep file such a folder is a catalogue. Where the library is not installed Python imports it as
-    a package without content, and the Trainer fails at looking for what it lacks.
-    """
-    spec = importlib.util.find_spec("datasets")
-    if spec is not None and spec.origin is None:
-        sys.modules["datasets"] = None  # type: ignore[assignment]
-        # It may have been asked already, and remembers.
-        cached = getattr(transformers.utils.import_utils, "is_datasets_available", None)
-        if clear := getattr(cached, "cache_clear", None):
-            clear()
-
-
 def _is_complete(folder: Path) -> bool:
     try:
         state = json.loads((folder / "trainer_state.json").read_text())
@@ -228,6 +210,3 @@ def _is_complete(folder: Path) -> bool:
 def _plain(name: str) -> str:
     """Return eval/loss of eval_loss, and train/loss of loss."""
     return f"train/{name}" if name == "loss" else re.sub(r"^eval_", "eval/", name)
-
-
-_hide_catalogue()

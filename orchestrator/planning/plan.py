@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.errors import UserError
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TRAINED
+from orchestrator.sweep.plain import fact_of
 
 # Of plan.json: to be raised when an older program would misread it. What is only added needs no new one.
 VERSION = 1
@@ -189,47 +190,15 @@ def refuse_newer(content: dict[str, Any], file: Path) -> dict[str, Any]:
     return content
 
 
-_LISTS_APART = ("version", "metric", "phases", "total", "warnings", "notes")
-
-
 def plan_from_json(content: dict[str, Any]) -> Plan:
     """Read the content of plan.json.
 
     Raises:
-        KeyError, TypeError: it is no plan of this version.
+        KeyError, TypeError, ValueError: it is no plan of this version.
     """
-    texts = {"name": content["name"], **{f"metric.{key}": value for key, value in content["metric"].items()}}
-    for key, value in texts.items():
-        if not isinstance(value, str):
-            raise TypeError(f"{key} is no text")
-    phases = tuple(
-        Phase(
-            **{
-                **phase,
-                "scale": _scale(phase["scale"]),
-                "cost": Cost(**phase["cost"]),
-                "tune": tuple(phase.get("tune", ())),
-                "sizes": tuple(phase.get("sizes", ())),
-            }
-        )
-        for phase in content["phases"]
-    )
-    rest = {k: v for k, v in content.items() if k not in _LISTS_APART}
-    return Plan(
-        **rest,
-        metric=content["metric"]["name"],
-        mode=content["metric"]["mode"],
-        phases=phases,
-        total=Cost(**content["total"]),
-        warnings=tuple(content["warnings"]),
-        notes=tuple(content.get("notes", ())),
-    )
-
-
-def _scale(content: dict[str, Any]) -> Scale:
-    listed, kept = content["class_list"], content["checkpoints"]
-    lists = {
-        "class_list": tuple(listed) if listed is not None else None,
-        "checkpoints": tuple(kept) if isinstance(kept, list) else kept,
-    }
-    return Scale(**{**content, **lists})
+    metric = content["metric"]
+    flat = {key: value for key, value in content.items() if key != "version"}
+    plan = fact_of(Plan, {**flat, "metric": metric["name"], "mode": metric["mode"]})
+    if not plan.phases:
+        raise ValueError("it has no phases")
+    return plan

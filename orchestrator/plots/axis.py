@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from orchestrator.plots.theme import numbers, plain
+from orchestrator.plots.theme import PANEL_TITLE, finish, numbers, plain
+from orchestrator.results.analysis import ranks, shown
 from orchestrator.results.load import Results
 from orchestrator.results.schema import text as storable
 
@@ -58,7 +59,8 @@ class Axis:
 
     def there(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Leave out the trials whose settings do not have the parameter."""
-        return rows[rows[self.column].notna()]
+        there = rows[self.column].notna().to_numpy()
+        return rows if there.all() else rows[there]
 
     def positions(self, rows: pd.DataFrame, jitter: float = 0.0) -> NDArray[np.float32 | np.float64]:
         """Return where the trials lie; those of a choice are spread over `jitter`, so that all are seen."""
@@ -79,10 +81,23 @@ def _width(values: pd.Series[float]) -> float:
     return float(values.max() - values.min()) if values.dtype.kind in "if" else math.nan
 
 
-def hover(rows: pd.DataFrame, axis: Axis) -> list[str]:
-    """Return what each trial shows below the pointer."""
+def points(results: Results) -> dict[str, pd.DataFrame]:
+    """Return by stage the trials that are drawn, with their `rank` in their stage and a safe `label`."""
+    drawn, rank = shown(results, MOST_POINTS), ranks(results)
+    return {
+        stage: rows.assign(
+            rank=rank.loc[rows.index],
+            label=np.asarray([plain(trial) for trial in rows["trial_id"]], dtype=object),
+        )
+        for stage, rows in drawn.items()
+    }
+
+
+def hover(rows: pd.DataFrame, axis: Axis) -> NDArray[np.object_]:
+    """Return what each trial of `points` shows below the pointer; Plotly checks each text of a list."""
     values = (f"{value:.4g}" if isinstance(value, float) else plain(value) for value in rows[axis.column])
-    return [f"{plain(trial)}: {value}" for trial, value in zip(rows["trial_id"], values, strict=True)]
+    texts = [f"{label}: {value}" for label, value in zip(rows["label"], values, strict=True)]
+    return np.asarray(texts, dtype=object)
 
 
 def spread(number: int, ratio: float = 0.569840) -> list[float]:
@@ -100,19 +115,32 @@ def height(names: Sequence[str]) -> int:
     return 300 if len(names) == 1 else 90 + 270 * max(1, math.ceil(len(names) / 3))
 
 
-def place(names: Sequence[str], number: int) -> dict[str, int]:
-    """Return where a panel lies in the grid.
+def axes(number: int) -> tuple[str, str]:
+    """Return what a layout calls the axes of a panel."""
+    return (f"xaxis{number + 1}", f"yaxis{number + 1}") if number else ("xaxis", "yaxis")
 
-    A single one has no grid, which would take Plotly longer than all that is drawn in it.
-    """
+
+def inside(number: int) -> dict[str, str]:
+    """Return the axes of a panel as what is drawn in it names them; those of the first need not be named."""
+    return {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
+
+
+def grid(names: Sequence[str]) -> dict[str, Any]:
+    """Return the layout of one empty panel for each parameter, side by side and below each other."""
     if len(names) == 1:
         return {}
-    return {"row": number // columns(names) + 1, "col": number % columns(names) + 1}
-
-
-def grid(names: Sequence[str]) -> go.Figure:
-    """Return a figure with one empty panel for each parameter."""
-    if len(names) == 1:
-        return go.Figure()
     rows = max(1, math.ceil(len(names) / 3))
-    return make_subplots(rows=rows, cols=columns(names), horizontal_spacing=0.1, vertical_spacing=0.28 / rows)
+    figure = make_subplots(
+        rows=rows, cols=columns(names), horizontal_spacing=0.1, vertical_spacing=0.28 / rows
+    )
+    layout: dict[str, Any] = figure.to_plotly_json()["layout"]
+    return layout
+
+
+def assembled(
+    traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], title: str | None, height: int
+) -> go.Figure:
+    """Return a figure, checked as a whole: Plotly takes several times as long to change one bit by bit."""
+    known = {key: value for key, value in layout.items() if key != "template"}
+    figure = go.Figure(data=list(traces), layout=known | finish(title, height))
+    return figure.update_annotations(font_size=PANEL_TITLE)

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from orchestrator.plots.axis import MOST_POINTS, Axis, grid, height, hover, place, spread
-from orchestrator.plots.theme import NO_PARAMETERS, SCALE, blank, finished, numbers, plain
-from orchestrator.results.analysis import ranks, shown
+from orchestrator.plots.axis import Axis, assembled, axes, grid, height, hover, inside, points, spread
+from orchestrator.plots.theme import NO_PARAMETERS, SCALE, blank, numbers, plain
 from orchestrator.results.load import Results
 
 TITLE = "Ranges over the stages"
@@ -21,28 +20,37 @@ def ranges(results: Results, parameters: Sequence[str] | None = None) -> go.Figu
     names = list(results.parameters if parameters is None else parameters)
     if not names:
         return blank(TITLE, NO_PARAMETERS)
-    figure, rank = grid(names), ranks(results)
-    rows = {
-        stage: some.assign(rank=rank.loc[some.index]) for stage, some in shown(results, MOST_POINTS).items()
+    return _drawn(results, names, points(results))
+
+
+def ranges_apart(results: Results) -> dict[str, go.Figure]:
+    """Return for each parameter what `ranges` draws of it alone; which trials are drawn is chosen once."""
+    rows = points(results)
+    return {name: _drawn(results, [name], rows) for name in results.parameters}
+
+
+def _drawn(results: Results, names: Sequence[str], rows: Mapping[str, pd.DataFrame]) -> go.Figure:
+    traces, layout = [], grid(names)
+    stages = {
+        "tickvals": list(range(len(results.stages))),
+        "range": [-0.6, len(results.stages) - 0.4],
+        "ticktext": [plain(stage, 16) for stage in results.stages],
     }
     for number, name in enumerate(names):
-        axis, where = Axis(results, name), place(names, number)
-        for trace in [*_boxes(results, name, axis), *_points_over_stages(rows, axis)]:
-            figure.add_trace(trace, **where)
-        figure.update_xaxes(
-            tickvals=list(range(len(results.stages))),
-            range=[-0.6, len(results.stages) - 0.4],
-            ticktext=[plain(stage, 16) for stage in results.stages],
-            **where,
-        )
-        figure.update_yaxes(**axis.layout, **where)
-    figure.update_layout(coloraxis=_coloraxis(len(names) > 1), showlegend=False)
+        axis, (across, up) = Axis(results, name), axes(number)
+        traces += [
+            trace | inside(number)
+            for trace in [_boxes(results, name, axis), *_points_over_stages(rows, axis)]
+        ]
+        layout[across] = layout.get(across, {}) | stages
+        layout[up] = layout.get(up, {}) | axis.layout
+    layout |= {"coloraxis": _coloraxis(len(names) > 1), "showlegend": False}
     if len(names) == 1:
-        figure.update_layout(margin={"t": 12, "b": 32})
-    return finished(figure, None if len(names) == 1 else TITLE, height=height(names))
+        layout["margin"] = {"t": 12, "b": 32}
+    return assembled(traces, layout, None if len(names) == 1 else TITLE, height(names))
 
 
-def _boxes(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
+def _boxes(results: Results, name: str, axis: Axis) -> dict[str, Any]:
     """Return one rectangle for each stage's range, or one for each value that a choice still has."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -57,39 +65,38 @@ def _boxes(results: Results, name: str, axis: Axis) -> list[go.Scatter]:
         for low, high in bands:
             x += [order - 0.4, order + 0.4, order + 0.4, order - 0.4, order - 0.4, None]
             y += [low, low, high, high, low, None]
-    return [
-        go.Scatter(
-            x=x,
-            y=y,
-            fill="toself",
-            mode="lines",
-            hoverinfo="skip",
-            fillcolor="rgba(128,140,160,.18)",
-            line={"color": "rgba(128,140,160,.7)", "width": 1},
-        )
-    ]
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "fill": "toself",
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "fillcolor": "rgba(128,140,160,.18)",
+        "line": {"color": "rgba(128,140,160,.7)", "width": 1},
+    }
 
 
-def _points_over_stages(stages: Mapping[str, pd.DataFrame], axis: Axis) -> list[go.Scatter]:
+def _points_over_stages(stages: Mapping[str, pd.DataFrame], axis: Axis) -> list[dict[str, Any]]:
     traces = []
     for order, all_rows in enumerate(stages.values()):
         rows = axis.there(all_rows)
-        x = numbers(order + 0.7 * shift for shift in spread(len(rows)))
         traces.append(
-            go.Scatter(
-                x=x,
-                y=axis.positions(rows, jitter=0.5),
-                mode="markers",
-                text=hover(rows, axis),
-                customdata=numbers(rows["objective"]),
-                hovertemplate="%{text}<br>%{customdata:.5g}<extra></extra>",
-                marker={
+            {
+                "type": "scatter",
+                "x": numbers(order + 0.7 * shift for shift in spread(len(rows))),
+                "y": axis.positions(rows, jitter=0.5),
+                "mode": "markers",
+                "text": hover(rows, axis),
+                "customdata": numbers(rows["objective"]),
+                "hovertemplate": "%{text}<br>%{customdata:.5g}<extra></extra>",
+                "marker": {
                     "color": numbers(rows["rank"]),
                     "coloraxis": "coloraxis",
                     "size": 6,
                     "line": {"width": 0.5, "color": "rgba(128,128,128,.6)"},
                 },
-            )
+            }
         )
     return traces
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -81,7 +82,9 @@ def _lines(uprights: Sequence[Upright], rows: pd.DataFrame) -> list[go.Scatter]:
             text += [*(f"{trial}: {upright.values[member]}" for upright in uprights), ""]
         if members:
             line = {"color": colour, "width": width}
-            trace = go.Scatter(x=x, y=y, text=text, name=name, mode="lines", line=line, opacity=opacity)
+            # Plotly checks each item of a list.
+            drawn = {key: np.asarray(one, dtype=object) for key, one in (("x", x), ("y", y), ("text", text))}
+            trace = go.Scatter(**drawn, name=name, mode="lines", line=line, opacity=opacity)
             traces.append(trace.update(hovertemplate="%{text}<extra></extra>"))
     return traces
 

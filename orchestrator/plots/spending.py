@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from orchestrator.plots.theme import COLOURS, faded, finished, plain, significant
 from orchestrator.results.analysis import objective_range
 from orchestrator.results.load import Results
-from orchestrator.results.spending import SAMPLES, SECONDS, Spending, progress, spending, unit_of
+from orchestrator.results.spending import SAMPLES, SECONDS, Spending, progress, spending, trial_costs, unit_of
 
 # from so many seconds on they are counted in larger ones
 UNITS = ((2 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
@@ -28,14 +28,15 @@ def cost(results: Results, columns: int = 2) -> go.Figure:
         results: of the sweep.
         columns: 2, or 1 for the two below each other.
     """
-    costs = spending(results)
+    each = trial_costs(results)
+    costs = spending(results, each)
     unit = unit_of(costs)
     size, label = _scale(costs, unit)
     rows = 1 if columns > 1 else 2
     place = {"row": rows, "col": 3 - rows}
     figure = make_subplots(rows=rows, cols=3 - rows, horizontal_spacing=0.12, vertical_spacing=0.26)
     _add_bars(figure, costs, unit, size)
-    _add_bests(figure, results, progress(results, unit), size, place)
+    _add_bests(figure, results, progress(results, unit, each), size, place)
     figure.update_xaxes(
         title_text=f"{label} of trials" if unit == SECONDS else label, row=1, col=1, rangemode="tozero"
     )

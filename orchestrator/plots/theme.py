@@ -25,6 +25,7 @@ STATES = {
 }
 NO_PARAMETERS = "No parameters are known yet."
 BELOW = 52  # pixels from an axis to a key below it
+PANEL_TITLE = 13  # what make_subplots calls its panels would be larger than the title
 # Viridis without its ends, which vanish on dark and on light.
 SCALE = [[0.0, "#5a4fa0"], [0.35, "#3a7ca5"], [0.7, "#2ba57a"], [1.0, "#9bc53d"]]
 
@@ -113,13 +114,18 @@ def blank(title: str, why: str) -> go.Figure:
     return figure
 
 
+def finish(title: str | None, height: int) -> dict[str, Any]:
+    """Return the part of a layout that all figures share: see `finished`."""
+    # Below the ticks and what the axis is called.
+    below = {"x": 0, "xanchor": "left", "y": -BELOW / (height - 96), "yanchor": "top"}
+    return {"template": _light(), "height": height, "title": {"text": title}, "legend": below}
+
+
 def finished(figure: go.Figure, title: str | None, height: int) -> go.Figure:
     """Give a figure the light look, a title, and a height in pixels; its key comes below it.
 
     Above, where it needs several lines on a narrow screen, the key would run into the title.
     """
-    # Below the ticks and what the axis is called.
-    below = {"x": 0, "xanchor": "left", "y": -BELOW / (height - 96), "yanchor": "top"}
-    figure.update_layout(template=_light(), height=height, title_text=title, legend=below)
-    figure.update_annotations(font_size=13)  # what make_subplots calls its panels is larger than the title
+    figure.update_layout(finish(title, height))
+    figure.update_annotations(font_size=PANEL_TITLE)
     return figure

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from orchestrator import plots
+from orchestrator.plots.narrowing import ranges_apart
+from orchestrator.plots.responses import slices_apart
 from orchestrator.plots.theme import COLOURS
 from orchestrator.report import checks, stages, trust
 from orchestrator.report.markup import folded, paragraph, plot, table
@@ -18,7 +20,6 @@ from orchestrator.results.load import Results
 BRIGHT = "Boxes are the ranges; brighter trials rank higher within their stage."
 STAGES_APART = "Stages are different problems: compare trials within a colour."
 RANGE_TEST = "The rate rises from update to update; the first stage searched between the bounds."
-BARE = {"showlegend": False, "margin": {"t": 12}}  # one figure of many that share a key
 CURVES = "The best trial of each stage stands out."
 CONTROLS = (
     "A setting at one stage and, promoted, at the next. Controls were promoted although not among the best."
@@ -37,7 +38,7 @@ def cost_parts(results: Results, _: Measured) -> str:
 
 def range_parts(results: Results, _: Measured) -> str:
     """Return how each parameter's range narrowed, and why."""
-    drawn = cards({f"Ranges of {name}": plots.ranges(results, [name]) for name in results.parameters})
+    drawn = cards({f"Ranges of {name}": figure for name, figure in ranges_apart(results).items()})
     reasons = folded("Every range, with the reason for it", stages.ranges_table(results))
     return (paragraph(BRIGHT) + drawn if drawn else "") + reasons
 
@@ -50,10 +51,7 @@ def importance_parts(results: Results, measured: Measured) -> str:
 
 def slice_parts(results: Results, _: Measured) -> str:
     """Return the objective against each parameter."""
-    names = results.parameters
-    drawn = cards(
-        {f"{results.metric} by {name}": plots.slices(results, [name]).update_layout(**BARE) for name in names}
-    )
+    drawn = cards({f"{results.metric} by {name}": figure for name, figure in slices_apart(results).items()})
     return f"<p>{STAGES_APART}{_key(results)}</p>{drawn}" if drawn else ""
 
 
@@ -73,9 +71,9 @@ def curve_parts(results: Results, _: Measured) -> str:
     return paragraph(CURVES) + drawn if drawn else ""
 
 
-def ranking_parts(results: Results, _: Measured) -> str:
+def ranking_parts(results: Results, measured: Measured) -> str:
     """Return how far rankings carry over, measured and drawn."""
-    told = table(*trust.agreement_table(results))
+    told = table(*trust.agreement_table(results, measured.agreements))
     pairs = zip(results.stages, results.stages[1:], strict=False) if told else ()
     drawn = cards(
         {f"{low} against {high}": plots.rank_correlation(results, [(low, high)]) for low, high in pairs}

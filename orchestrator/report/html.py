@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.plots.theme import template
@@ -43,9 +44,10 @@ def write_report(sweep: Path) -> Path:
 
 def page(results: Results, now: float) -> str:
     """Return the page; `now` is in seconds since the epoch."""
-    measured = measure(results)
-    made = {title: section(title, part(results, measured), anchor=_anchor(title)) for title, part in PARTS}
-    shown = {title: text for title, text in made.items() if text}
+    # Compressed meanwhile, on another processor.
+    with ThreadPoolExecutor(1) as pool:
+        plotly = pool.submit(plotly_source)
+        shown = _sections(results)
     sections = "\n".join(shown.values())
     return PAGE.format(
         nonce=secrets.token_urlsafe(16),
@@ -54,9 +56,16 @@ def page(results: Results, now: float) -> str:
         header=header(results, now),
         body=f'<div class="page">{_contents(shown)}<div>{sections}</div></div>',
         templates=script_json(json.dumps({"light": template(dark=False), "dark": template(dark=True)})),
-        plotly=plotly_source(),
+        plotly=plotly.result(),
         script=SCRIPT,
     )
+
+
+def _sections(results: Results) -> dict[str, str]:
+    """Return what there is to show, by title."""
+    measured = measure(results)
+    made = {title: section(title, part(results, measured), anchor=_anchor(title)) for title, part in PARTS}
+    return {title: text for title, text in made.items() if text}
 
 
 def _story(results: Results, measured: Measured) -> str:

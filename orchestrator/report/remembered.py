@@ -1,7 +1,7 @@
 """Importance as it was measured for the last page: a stage that has nothing new isn't measured again.
 
-Optuna's evaluators come with scikit-learn, and importing that takes longer than all else of a page. What is
-remembered lies beside the tables, is worked out from them alone, and may be deleted at any time.
+Few results are measured by a forest of scikit-learn's, and importing that takes as long as drawing a page.
+What is remembered lies beside the tables, is worked out from them alone, and may be deleted at any time.
 """
 
 from __future__ import annotations

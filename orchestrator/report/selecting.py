@@ -183,23 +183,25 @@ def _misspelt(conditions: Sequence[Condition], results: Results) -> Iterator[str
 
 
 def _best_first(trials: pa.Table, results: Results) -> pa.Table:
-    """Return trials with the last stage first, and the best first within each.
+    """Return trials with the last stage first, and the best first within it: as `Results.best` has it.
 
-    What was stopped on its way has an early value, and what diverged may have an infinite one: both come
-    after what can be compared.
+    What was stopped on its way has an early value, and comes after what can be compared; what diverged may
+    have an infinite one, and comes after both. A stage with no other comes after all those that have some.
     """
-    objective = trials["objective"]
-    behind = pc.or_kleene(pc.invert(pc.is_finite(objective)), pc.equal(trials["state"], PRUNED))
+    objective, stage = trials["objective"], trials["stage"]
+    finite = pc.fill_null(pc.is_finite(objective), False)
+    stopped = pc.fill_null(pc.equal(trials["state"], PRUNED), False)
     keys = pa.table(
         {
-            "stage": pc.index_in(trials["stage"], pa.array(results.stages)),
-            "behind": pc.fill_null(behind, True),
+            "measured": pc.is_in(stage, pc.unique(stage.filter(finite))),
+            "stage": pc.index_in(stage, pa.array(results.stages)),
+            "behind": pc.if_else(finite, pc.cast(stopped, pa.int8()), pa.scalar(2, pa.int8())),
             "objective": objective,
         }
     )
     direction = "descending" if results.mode == "max" else "ascending"
-    wanted = [("stage", "descending"), ("behind", "ascending"), ("objective", direction)]
-    return trials.take(pc.sort_indices(keys, sort_keys=wanted))
+    wanted = [("measured", "descending"), ("stage", "descending"), ("behind", "ascending")]
+    return trials.take(pc.sort_indices(keys, sort_keys=[*wanted, ("objective", direction)]))
 
 
 def _sorted(table: pa.Table, words: Sequence[str], stages: Sequence[str]) -> pa.Table:

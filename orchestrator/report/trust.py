@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.planning.narrowing.trust import describe, measured
+from orchestrator.planning.narrowing.trust import Agreement, describe, measured
 from orchestrator.results.load import Results
 from orchestrator.results.trust import agreements, importances
 
 
-def agreement_table(results: Results) -> tuple[Sequence[str], list[list[object]]]:
-    """Return the columns and rows of a table: each pair of phases, and what follows from how they agree."""
+def agreement_table(
+    results: Results, found: Sequence[Agreement] | None = None
+) -> tuple[Sequence[str], list[list[object]]]:
+    """Return the columns and rows of a table: each pair of phases, and what follows from how they agree.
+
+    Args:
+        results: of the sweep.
+        found: what `agreements` found, where that is known already.
+    """
     rows: list[list[object]] = []
-    for one in agreements(results):
+    for one in agreements(results) if found is None else found:
         known = measured(one)
         interval = f"{one.interval[0]:.2f} … {one.interval[1]:.2f}" if known else "–"
         tau = f"{one.correlation:.2f}" if known else "–"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.results.load import Results
 from orchestrator.sweep.directory import ENSEMBLE, FINAL, TRAINED, SweepDirectory, wave_lengths
@@ -30,9 +31,11 @@ def matched(results: Results, earlier: str, later: str) -> pd.DataFrame:
 
 def thinned(results: Results, stage: str, most: int) -> pd.DataFrame:
     """Return a stage's trials that have a finite objective, worst first; at most `most`, evenly by rank."""
-    rows: pd.DataFrame = results.at(stage)
-    rows = rows[np.isfinite(rows["objective"])]
-    return evenly(rows.sort_values("objective", ascending=results.mode == "max", kind="stable"), most)
+    rows = results.at(stage)
+    # Only what stays is copied: of thousands of trials with all their columns that is most of the time.
+    worth = rows["objective"].to_numpy(dtype=float) * (1 if results.mode == "max" else -1)
+    finite = np.flatnonzero(np.isfinite(worth))
+    return rows.iloc[_evenly(finite[np.argsort(worth[finite], kind="stable")], most)]
 
 
 def shown(results: Results, most: int) -> dict[str, pd.DataFrame]:
@@ -51,9 +54,13 @@ def shown(results: Results, most: int) -> dict[str, pd.DataFrame]:
 
 def evenly(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return at most `most` rows, the last among them, and the others evenly spread over all."""
-    if len(rows) <= most:
-        return rows
-    return rows.iloc[np.unique(np.linspace(len(rows) - 1, 0, most).round().astype(int))]
+    return rows if len(rows) <= most else rows.iloc[_evenly(np.arange(len(rows)), most)]
+
+
+def _evenly(places: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    if len(places) <= most:
+        return places
+    return np.asarray(places[np.unique(np.linspace(len(places) - 1, 0, most).round().astype(int))])
 
 
 def spearman(match: pd.DataFrame) -> float | None:
@@ -120,8 +127,8 @@ def _planned(results: Results, phase: Mapping[str, Any]) -> int:
 
 def stages_with_curves(results: Results) -> list[str]:
     """Return the stages of which the sweep's own metric was reported."""
-    own = results.curves[results.curves["metric"] == results.metric]
-    return [stage for stage in results.stages if (own["stage"] == stage).any()]
+    own = set(results.curves.loc[results.curves["metric"] == results.metric, "stage"].unique())
+    return [stage for stage in results.stages if stage in own]
 
 
 def final_settings(results: Results) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -66,7 +67,9 @@ def compact(
         changed = fragments.changed_files(fragments.record_files(folder.records), before)
         size += sum(max(0, known.stamp(path)[0]) for path in changed)
         parts = [read(files) for files in _chunks(changed)]
-        stages.append(delayed(merge.merge_stage)(folder, parts, plan["metric"], dict(given_up or {}), before))
+        # Dask looks for its own objects in all that a task is given, but not in what a function was told.
+        merged = delayed(partial(merge.merge_stage, before=before))
+        stages.append(merged(folder, parts, plan["metric"], dict(given_up or {})))
     columns = delayed(merge.metric_columns)(stages, plan["metric"]["name"])
     trials_schema = delayed(schema.trials_schema)(parameters, columns)
     written = [

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from orchestrator.errors import UserError, nearest
 from orchestrator.results.compact import first_space, read_plan, stage_files, trial_phases
 from orchestrator.results.ensemble_file import read_ensemble
+from orchestrator.results.late import LateFrame
 from orchestrator.results.schema import curves_schema, trials_schema
-from orchestrator.results.tables import read_table
+from orchestrator.results.tables import HeldFile, hold_file
 from orchestrator.sweep.directory import SweepDirectory
 from orchestrator.sweep.records import PRUNED
 from orchestrator.sweep.spaces import read_ranges
@@ -36,7 +40,9 @@ class Results:
             `stages`, so that sorting and grouping follow the ladder; `objective` is NaN where a trial
             failed or gave none; `seconds` and `gpu_seconds` are seconds.
         curves: one row for each reported step: stage, trial_id, step, metric, value, time (seconds since
-            the epoch), also of trials that have not ended.
+            the epoch), also of trials that have not ended. They are as they were on disk when the results
+            were loaded, but made into a frame when they are first asked for: only then a damaged part of
+            their files is noticed, by a UserError.
         spaces: for each stage that has been planned, its ranges: parameter to kind, low, high, log or
             values, and reason, as in `space.json`.
         plan: `plan.json`.
@@ -49,7 +55,7 @@ class Results:
     mode: str
     stages: list[str]
     trials: pd.DataFrame
-    curves: pd.DataFrame
+    curves: LateFrame = LateFrame()  # noqa: RUF009 -- a descriptor, and no default
     spaces: Mapping[str, Mapping[str, Mapping[str, Any]]]
     plan: Mapping[str, Any]
     ensemble: Mapping[str, Any] | None
@@ -71,9 +77,12 @@ class Results:
         Raises:
             UserError: there is no such stage.
         """
+        return self.trials[self._are_of(stage)]
+
+    def _are_of(self, stage: str) -> NDArray[np.bool_]:
         if stage not in self.stages:
             raise UserError(f"no stage '{stage}'", file=self.path, hint=nearest(stage, self.stages))
-        return self.trials[self.trials["stage"] == stage]
+        return np.asarray(self.trials["stage"] == stage)
 
     def best(self, n: int = 1, stage: str | None = None) -> pd.DataFrame:
         """Return the n best trials, best first, of a stage or else of the last one with a finite objective.
@@ -84,18 +93,19 @@ class Results:
             UserError: there is no such stage.
         """
         # What diverged may have an infinite objective, which in one direction is larger than all.
-        measured: pd.DataFrame = self.trials[np.isfinite(self.trials["objective"])]
+        objective = self.trials["objective"].to_numpy(dtype=float)
+        measured = np.isfinite(objective)
         if stage is None:
-            stage = next((name for name in reversed(self.stages) if (measured["stage"] == name).any()), None)
+            seen = set(self.trials["stage"][measured].unique())
+            stage = next((name for name in reversed(self.stages) if name in seen), None)
         if stage is None:
-            return measured
-        rows = self.at(stage)
-        rows = rows[np.isfinite(rows["objective"].to_numpy())]
-        rows = rows.sort_values("objective", ascending=self.mode == "min", kind="stable")
+            return self.trials.head(0)
+        # Of thousands of rows only those that are asked for are copied.
+        places = np.flatnonzero(measured & self._are_of(stage))
         # What was stopped on its way has an early value, which is no result to compare.
-        stopped = rows["state"] == PRUNED
-        best: pd.DataFrame = pd.concat([rows[~stopped], rows[stopped]]).head(n)
-        return best
+        stopped = (self.trials["state"] == PRUNED).to_numpy()[places]
+        merit = objective[places] if self.mode == "min" else -objective[places]
+        return self.trials.iloc[places[np.lexsort((merit, stopped))][:n]]
 
 
 def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:
@@ -119,13 +129,11 @@ def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:
         )
     spaces = {phase["name"]: sweep.phase(phase["kind"], phase["name"]).space for phase in phases}
     metric = plan["metric"]["name"]
-    schemas = trials_schema(first_space(sweep, plan), [metric]), curves_schema()
     # Side by side: most of the time is spent in Arrow, without Python's lock.
-    with ThreadPoolExecutor(2) as pool:
-        trials, curves = pool.map(
-            lambda table: _read_table({name: files[name][table] for name in stages}, stages, schemas[table]),
-            (0, 1),
-        )
+    with ThreadPoolExecutor(1) as pool:
+        curves = pool.submit(_hold, {name: curves for name, (_, curves) in files.items()})
+        held = _hold({name: trials for name, (trials, _) in files.items()})
+        trials = _frame(held, stages, trials_schema(first_space(sweep, plan), [metric]))
     return Results(
         path=sweep.path,
         name=plan["name"],
@@ -133,23 +141,38 @@ def load_results(directory: str | Path, *, missing_ok: bool = False) -> Results:
         mode=plan["metric"]["mode"],
         stages=stages,
         trials=trials,
-        curves=curves,
+        curves=partial(_frame, curves.result(), stages, curves_schema(), ("trial_id", "metric")),
         spaces={name: read_ranges(path) for name, path in spaces.items() if path.exists()},
         plan=plan,
         ensemble=read_ensemble(sweep),
     )
 
 
-def _read_table(files: Mapping[str, Path], stages: Iterable[str], schema: pa.Schema) -> pd.DataFrame:
-    """Read one table's files, with `stage` as the first column.
+def _hold(files: Mapping[str, Path]) -> dict[str, HeldFile]:
+    """Return one table's files by stage, of the stages that have one."""
+    held = {}
+    for name, path in files.items():
+        # One that is there may be gone at once, to be made anew.
+        with contextlib.suppress(FileNotFoundError):
+            held[name] = hold_file(path)
+    return held
+
+
+def _frame(
+    files: Mapping[str, HeldFile], stages: Iterable[str], schema: pa.Schema, repeated: Collection[str] = ()
+) -> pd.DataFrame:
+    """Return one table's files as one frame, with `stage` as the first column.
 
     Between the replacing of two stages' files one may have a metric that the other has not: both are read,
     with nulls.
+
+    Raises:
+        DamagedTable: a part of a file is not sound.
     """
-    repeated = ("trial_id", "metric") if "step" in schema.names else ()
-    tables = [(name, read_table(path, repeated)) for name, path in files.items() if path.exists()]
+    tables = [(name, file.table(repeated)) for name, file in files.items()]
     names = list(stages)
-    places = np.asarray([names.index(name) for name, _ in tables], dtype=np.int16)
+    # As small as pandas keeps them, which spares a copy.
+    places = np.asarray([names.index(name) for name, _ in tables], dtype=np.min_scalar_type(-len(names)))
     codes = np.repeat(places, [table.num_rows for _, table in tables])
     merged = pa.concat_tables(
         [table for _, table in tables] or [schema.empty_table()], promote_options="default"

@@ -36,9 +36,16 @@ class Spending:
     gpu_seconds: float
 
 
-def spending(results: Results) -> list[Spending]:
-    """Return what each stage and the final runs take, in order."""
-    done = trial_costs(results).groupby("stage", observed=False)[[TRIALS, SAMPLES, SECONDS]]
+def spending(results: Results, costs: pd.DataFrame | None = None) -> list[Spending]:
+    """Return what each stage and the final runs take, in order.
+
+    Args:
+        results: of the sweep.
+        costs: what `trial_costs` returns, where that is known already.
+    """
+    done = (trial_costs(results) if costs is None else costs).groupby("stage", observed=False)[
+        [TRIALS, SAMPLES, SECONDS]
+    ]
     spent = done.sum(min_count=1).to_dict("index")
     held = results.trials.groupby("stage", observed=False)["gpu_seconds"].sum()
     return [
@@ -61,26 +68,31 @@ def unit_of(costs: list[Spending]) -> str:
 
 
 def trial_costs(results: Results) -> pd.DataFrame:
-    """Return stage, trial_id, trials (1), trained_samples and seconds of each trial that ended."""
+    """Return stage, trial_id, trials (1), trained_samples and seconds of each trial that ended.
+
+    And `end`: when it reported last, in seconds since the epoch, NaN where it reported nothing.
+    """
     rows = results.trials[["stage", "trial_id", "state", "seconds"]].copy()
     each = {phase["name"]: _planned(phase)[SAMPLES] / max(1, _runs(phase)) for phase in _phases(results)}
     whole = rows["stage"].astype(object).map(each).astype(float)
-    rows[TRIALS], rows[SAMPLES] = 1.0, whole * _parts(results, rows)
-    return rows[["stage", "trial_id", TRIALS, SAMPLES, SECONDS]]
+    last = results.curves.groupby("trial_id", observed=True)[["step", "time"]].max()
+    last = last.reindex(rows["trial_id"]).set_axis(rows.index).astype(float)
+    rows[TRIALS], rows[SAMPLES], rows["end"] = 1.0, whole * _parts(rows, last["step"]), last["time"]
+    return rows[["stage", "trial_id", TRIALS, SAMPLES, SECONDS, "end"]]
 
 
-def progress(results: Results, unit: str) -> pd.DataFrame:
+def progress(results: Results, unit: str, costs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return stage, trial_id, cost and best: the best objective of its stage by then, in the order of ends.
 
     Args:
         results: of the sweep.
         unit: in which cost is added up, over all stages: seconds, trained_samples or trials.
+        costs: what `trial_costs` returns, where that is known already.
 
     Where a trial reported nothing, it comes behind those of its stage that did. Only trials that completed
     have an objective that counts.
     """
-    rows = trial_costs(results)
-    rows["end"], rows["objective"] = _last(results, rows, "time"), results.trials["objective"]
+    rows = (trial_costs(results) if costs is None else costs).assign(objective=results.trials["objective"])
     counts = (results.trials["state"] == COMPLETED) & np.isfinite(rows["objective"])
     rows["objective"] = rows["objective"].where(counts)
     rows = rows.sort_values(["stage", "end"], kind="stable", na_position="last")
@@ -92,21 +104,13 @@ def progress(results: Results, unit: str) -> pd.DataFrame:
     return rows[["stage", "trial_id", "cost", "best"]].reset_index(drop=True)
 
 
-def _parts(results: Results, rows: pd.DataFrame) -> pd.Series[float]:
-    """Return the share of its training that each trial did."""
-    last = _last(results, rows, "step")
+def _parts(rows: pd.DataFrame, last: pd.Series[float]) -> pd.Series[float]:
+    """Return the share of its training that each trial did, from the last step that it reported."""
     completed = rows["state"] == COMPLETED
     whole = last.where(completed).groupby(rows["stage"], observed=True).transform("max")
     parts = (last / whole).clip(upper=1.0).where(~completed, 1.0)
     # Where nothing was reported, nothing is known to have been trained.
     return parts.astype(float).fillna(0.0)
-
-
-def _last(results: Results, rows: pd.DataFrame, column: str) -> pd.Series[float]:
-    """Return the largest step or time that each trial reported; NaN where it reported none."""
-    largest = results.curves.groupby("trial_id", observed=True)[column].max()
-    # Of no trials at all the result would be no number.
-    return rows["trial_id"].map(largest.to_dict()).astype(float)
 
 
 def _planned(phase: Mapping[str, Any]) -> dict[str, float]:

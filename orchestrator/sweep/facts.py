@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from orchestrator.sweep.directory import PhaseDirectory, SweepDirectory, TrialSp
 from orchestrator.sweep.files import read_as
 from orchestrator.sweep.index import read_digests, write_index
 from orchestrator.sweep.memory import Remembered, listing, stamp, uncollected
+from orchestrator.sweep.plain import fact_of
 from orchestrator.sweep.records import FAILED, MEMORY, Outcome
 from orchestrator.sweep.submissions import Loss, Submission, read_submissions
 from orchestrator.sweep.timing import startup_seconds
@@ -222,11 +223,10 @@ def read_retries(directory: SweepDirectory) -> tuple[Retry, ...]:
     )
 
 
-def _wishes(content: Sequence[Mapping[str, Any]]) -> list[Retry]:
-    return [
-        Retry(phase=entry["phase"], trials=frozenset(entry["trials"]), submission=entry["submission"])
-        for entry in content
-    ]
+def _wishes(content: Any) -> list[Retry]:
+    if not isinstance(content, list):
+        raise TypeError("it is no list")
+    return [fact_of(Retry, entry) for entry in content]
 
 
 def _compacted(directory: SweepDirectory) -> tuple[int, float]:

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import UserError
 from orchestrator.sweep.files import create_exclusive, read_as, write_json
+from orchestrator.sweep.plain import fact_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +115,7 @@ def write_loss(folder: Path, number: int, task: int, loss: Loss) -> None:
 
 def read_intent(folder: Path, number: int) -> Intent:
     """Read one intent, as a task does to find its trials."""
-    return read_as(_path(folder, number, "intent"), _intent, "a submission")
+    return _read_intent(_path(folder, number, "intent"), number)
 
 
 def read_submissions(folder: Path) -> list[Submission]:
@@ -128,14 +130,15 @@ def read_submissions(folder: Path) -> list[Submission]:
             continue
         number, kind = int(found[1]), found[2]
         if kind == "abandoned":
-            refusals[number] = read_as(path, lambda content: Refusal(**content), "a refusal")
+            refusals[number] = read_as(path, lambda content: fact_of(Refusal, content), "a refusal")
         elif kind == "intent":
-            intents[number] = read_as(path, _intent, "a submission")
+            intents[number] = _read_intent(path, number)
         elif kind == "receipt":
-            receipts[number] = read_as(path, _receipt, "a receipt")
+            receipts[number] = read_as(path, lambda content: fact_of(Receipt, content), "a receipt")
         else:
-            losses.setdefault(number, {})[int(found[3])] = read_as(path, _loss, "a loss")
-    return [
+            loss = read_as(path, lambda content: fact_of(Loss, content), "a loss")
+            losses.setdefault(number, {})[int(found[3])] = loss
+    submissions = [
         Submission(
             intent=intents[number],
             receipt=receipts.get(number),
@@ -144,18 +147,35 @@ def read_submissions(folder: Path) -> list[Submission]:
         )
         for number in sorted(intents)
     ]
+    for submission in submissions:
+        _vet(folder, submission)
+    return submissions
 
 
-def _intent(content: dict[str, Any]) -> Intent:
-    return Intent(**{**content, "tasks": tuple(tuple(task) for task in content["tasks"])})
+def _read_intent(path: Path, number: int) -> Intent:
+    def understand(content: Any) -> Intent:
+        intent = fact_of(Intent, content)
+        if intent.number != number:
+            raise ValueError(f"it has the number {intent.number}")
+        return intent
+
+    return read_as(path, understand, "a submission")
 
 
-def _receipt(content: dict[str, Any]) -> Receipt:
-    return Receipt(jobs=tuple(content["jobs"]), host=content["host"])
+def _vet(folder: Path, submission: Submission) -> None:
+    """Refuse files that are each well formed and don't fit together.
 
-
-def _loss(content: dict[str, Any]) -> Loss:
-    return Loss(**{**content, "blamed": tuple(content["blamed"])})
+    Raises:
+        UserError: a receipt has another number of jobs than there are tasks, or a loss is of none of them.
+    """
+    tasks, number = len(submission.intent.tasks), submission.number
+    hint = "Restore it, or plan anew"
+    if submission.receipt is not None and len(submission.receipt.jobs) != tasks:
+        problem = f"has {len(submission.receipt.jobs)} jobs for the {tasks} tasks of its submission"
+        raise UserError(problem, file=_path(folder, number, "receipt"), hint=hint)
+    if lost := [task for task in submission.losses if task >= tasks]:
+        problem = f"is about a task that submission {number} has not: it has {tasks}"
+        raise UserError(problem, file=_path(folder, number, f"lost-{lost[0]:04d}"), hint=hint)
 
 
 def _path(folder: Path, number: int, kind: str) -> Path:

@@ -17,6 +17,7 @@ from orchestrator.planning.plan import Phase, Plan, Scale
 from orchestrator.schema import SweepConfig, job_functions
 from orchestrator.space.ties import write_options, write_ties, write_values
 from orchestrator.sweep.directory import SweepDirectory, TrialSpec
+from orchestrator.worker.catalogues import pass_over_catalogues
 
 
 def trial_config(config: SweepConfig, phase: Phase, spec: TrialSpec) -> DictConfig:
@@ -60,6 +61,7 @@ def scale_values(scale: Scale, seed: int) -> dict[str, Any]:
 
 def enter(directory: SweepDirectory, plan: Plan) -> None:
     """Make this process, and those it starts, see the user's code and folder as the sweep was planned."""
+    pass_over_catalogues()
     snapshot = str(directory.snapshot.resolve())
     if snapshot not in sys.path:
         sys.path.insert(0, snapshot)

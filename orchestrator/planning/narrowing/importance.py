@@ -1,18 +1,18 @@
-"""Importance: how much of what the results vary by each parameter accounts for, by Optuna's evaluators."""
+"""Importance: how much of what the results vary by each parameter accounts for, by fANOVA or PED-ANOVA."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.planning.narrowing.evidence import ranked, standing
+from orchestrator.planning.narrowing.fanova import fanova
+from orchestrator.planning.narrowing.ped_anova import Places, along_number, ped_anova
 from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import CHOICE, Parameter, Value
-
-if TYPE_CHECKING:
-    import optuna
 
 # Fewer results than this can't tell.
 FEWEST_RESULTS = 8
@@ -22,8 +22,6 @@ FEW_RESULTS = 100
 MOST_RESULTS = 500
 # The share of results that counts as good for PED-ANOVA.
 GOOD_SHARE = 0.25
-# fANOVA's forest, and its seed.
-TREES, DEPTH, SEED = 32, 8, 0
 # A parameter is not important when it has less than this share of an equal one, on so many results at least.
 SHARE_OF_EQUAL, FEWEST_TO_HOLD = 0.25, 24
 
@@ -120,60 +118,42 @@ def _evaluate(
         return {}
     if len(varied) < 2:
         return {p.name: 1.0 for p in varied}
-    import optuna
-    from optuna.importance import (
-        BaseImportanceEvaluator,
-        FanovaImportanceEvaluator,
-        PedAnovaImportanceEvaluator,
-        get_param_importances,
-    )
+    found = {p.name: [params[p.name] for params, _ in rows] for p in varied}
+    ranks = np.asarray([rank for _, rank in rows])
+    if len(rows) <= FEW_RESULTS:
+        return fanova({p.name: _columns(p, found[p.name]) for p in varied}, ranks)
+    return ped_anova({p.name: _places(p, found[p.name]) for p in varied}, ranks, GOOD_SHARE)
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {p.name: _distribution(p, [params[p.name] for params, _ in rows]) for p in varied}
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(
-        [
-            optuna.trial.create_trial(
-                params={p.name: _encoded(p, params[p.name]) for p in varied},
-                distributions=distributions,
-                value=rank,
-            )
-            for params, rank in rows
-        ]
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        evaluator: BaseImportanceEvaluator = (
-            FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=SEED)
-            if len(rows) <= FEW_RESULTS
-            else PedAnovaImportanceEvaluator(target_quantile=GOOD_SHARE)
-        )
-        found = get_param_importances(study, evaluator=evaluator, params=[p.name for p in varied])
-    return {name: max(0.0, float(share)) for name, share in found.items() if math.isfinite(share)}
+
+def _columns(parameter: Parameter, values: Sequence[Value]) -> NDArray[np.float64]:
+    """Return where trials lie along a parameter, as fANOVA takes it."""
+    if parameter.kind != CHOICE:
+        return _numbers(parameter, values)[:, None]
+    places = _places(parameter, values)
+    return np.eye(places.cells)[places.cell]
+
+
+def _places(parameter: Parameter, values: Sequence[Value]) -> Places:
+    """Return where trials lie along a parameter, as PED-ANOVA takes it.
+
+    The numbers that trials have span a number's width: promoted settings may lie outside the range that was
+    searched. A choice has its values in the parameter's own order, then what was promoted from earlier ones.
+    """
+    if parameter.kind != CHOICE:
+        return along_number(_numbers(parameter, values))
+    # 1, 1.0 and True are different choices.
+    known = dict.fromkeys(map(_key, parameter.values)) | dict.fromkeys(sorted(map(_key, values)))
+    cells = {key: cell for cell, key in enumerate(known)}
+    return Places(np.asarray([cells[_key(value)] for value in values]), len(cells), ordered=False)
+
+
+def _numbers(parameter: Parameter, values: Sequence[Value]) -> NDArray[np.float64]:
+    places = []
+    for value in values:
+        assert isinstance(value, int | float), f"{parameter.name} is a number"
+        places.append(parameter.transformed(value))
+    return np.asarray(places, dtype=np.float64)
 
 
 def _key(value: Value) -> str:
     return f"{type(value).__name__} {value!r}"
-
-
-def _encoded(parameter: Parameter, value: Value) -> float | str:
-    # Optuna takes 1, 1.0 and True for the same choice.
-    if parameter.kind == CHOICE:
-        return _key(value)
-    assert isinstance(value, int | float), f"{parameter.name} is a number"
-    return parameter.transformed(value)
-
-
-def _distribution(parameter: Parameter, values: Sequence[Value]) -> optuna.distributions.BaseDistribution:
-    """Return the range that the results span: promoted settings may lie outside the one that was searched."""
-    import optuna
-
-    if parameter.kind == CHOICE:
-        # In the parameter's own order, then what was promoted from earlier ranges.
-        known = dict.fromkeys(_key(value) for value in parameter.values)
-        return optuna.distributions.CategoricalDistribution(
-            tuple(known | dict.fromkeys(sorted(_key(value) for value in values)))
-        )
-    places = [_encoded(parameter, value) for value in values]
-    numbers = [place for place in places if isinstance(place, float)]
-    return optuna.distributions.FloatDistribution(min(numbers), max(numbers))
