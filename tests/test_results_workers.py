@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -90,9 +91,9 @@ def tables(directory: SweepDirectory) -> list[dict[str, Any]]:
     return [pq.read_table(path, partitioning=None).to_pydict() for path in files]
 
 
-def place_of(directory: SweepDirectory) -> Place:
+def place_of(directory: SweepDirectory, plan: Plan = PLAN) -> Place:
     return Place(
-        token="my_digits-results-a1b2c3",
+        token=f"my_digits-results-{plan.uid}",
         plan=directory.plan,
         results=directory.results,
         logs=directory.logs / "results",
@@ -246,40 +247,45 @@ class TestSlurm:
         found = settings("slurm", interface="lo", jobs=2, wait_seconds=60.0)
         return replace(found, slurm=replace(slurm, **more))
 
+    @pytest.fixture
+    def plan(self) -> Plan:
+        """A plan whose jobs are told from those of the tests that run at the same time."""
+        return replace(PLAN, uid=uuid.uuid4().hex[:8])
+
     @staticmethod
-    def jobs() -> list[str]:
-        """Return the names of this sweep's jobs in the queue."""
+    def jobs(plan: Plan) -> list[str]:
+        """Return the names of a plan's jobs in the queue."""
         rows = subprocess.check_output(
             ["squeue", "--noheader", "--states=PENDING,RUNNING", "--format=%j"], text=True
         )
-        return [name for name in rows.split() if name.startswith("my_digits-results-a1b2c3")]
+        return [name for name in rows.split() if name.startswith(f"my_digits-results-{plan.uid}")]
 
-    def test_jobs_write_the_same_tables_and_are_gone(self, tmp_path: Path) -> None:
+    def test_jobs_write_the_same_tables_and_are_gone(self, tmp_path: Path, plan: Plan) -> None:
         here, there = made(tmp_path / "here"), made(tmp_path / "there, ünïcode")
         compact(here.path)
-        compact_sweep(there, PLAN, self.config(setup=[f"echo set up >> {tmp_path}/setup"]), {}, "slurm")
+        compact_sweep(there, plan, self.config(setup=[f"echo set up >> {tmp_path}/setup"]), {}, "slurm")
         assert repr(tables(there)) == repr(tables(here))
         assert (tmp_path / "setup").read_text().startswith("set up")
-        assert self.jobs() == []
+        assert self.jobs(plan) == []
         assert not list(there.logs.iterdir()), "logs and certificates are gone"
 
-    def test_jobs_are_gone_after_an_exception_too(self, tmp_path: Path) -> None:
+    def test_jobs_are_gone_after_an_exception_too(self, tmp_path: Path, plan: Plan) -> None:
         directory = made(tmp_path)
-        place, config = place_of(directory), self.config()
+        place, config = place_of(directory, plan), self.config()
         with (
             pytest.raises(KeyboardInterrupt),
             dask_client("slurm", place, config.results, config.slurm),
         ):
-            assert self.jobs()
+            assert self.jobs(plan)
             raise KeyboardInterrupt
-        assert self.jobs() == []
+        assert self.jobs(plan) == []
 
     def test_what_slurm_refuses_is_said_and_threads_do_it(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, plan: Plan, caplog: pytest.LogCaptureFixture
     ) -> None:
         directory, config = made(tmp_path), self.config(partition="nowhere")
         with pytest.raises(UserError, match=r"slurm\.driver: SLURM refuses the jobs of Dask:.*partition"):
-            compact_sweep(directory, PLAN, config, {}, "slurm")
-        compact_sweep(directory, PLAN, config, {})
+            compact_sweep(directory, plan, config, {}, "slurm")
+        compact_sweep(directory, plan, config, {})
         assert "so threads do" in caplog.text and len(tables(directory)) == 4
-        assert self.jobs() == []
+        assert self.jobs(plan) == []
