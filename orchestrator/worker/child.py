@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import os
 import signal
@@ -172,7 +173,10 @@ def _end_with_parent(connection: Connection) -> None:
     """End this process when the task that started it is gone, however it went."""
     try:
         connection.recv()
-    except (EOFError, OSError):
+    except (EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            # The training function has closed what is not its own: the trial fails when it returns.
+            return
         if os.getpgrp() == os.getpid():
             # What it has started would run on, and write into its folder beside the next attempt.
             os.killpg(0, signal.SIGKILL)
