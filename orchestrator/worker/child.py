@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import os
 import signal
@@ -66,7 +65,8 @@ def run_trial(batch: Batch, connection: Connection, dumps: int) -> None:
             connection.send(line)
 
     leads = batch.place.rank == 0
-    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
+    pipe = os.fstat(connection.fileno()).st_ino
+    threading.Thread(target=_end_with_parent, args=(connection, pipe), daemon=True).start()
     try:
         returned = _call(batch, spec, send if leads else _nowhere)
         # What the other ranks return is theirs.
@@ -169,15 +169,23 @@ def _traceback(error: BaseException) -> str:
     return "".join(lines).strip()
 
 
-def _end_with_parent(connection: Connection) -> None:
-    """End this process when the task that started it is gone, however it went."""
+def _end_with_parent(connection: Connection, pipe: int) -> None:
+    """End this process when the task that started it is gone, however it went; `pipe` is the inode."""
     try:
         connection.recv()
-    except (EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EBADF:
+    except (EOFError, OSError):
+        if not _is_open(connection, pipe):
             # The training function has closed what is not its own: the trial fails when it returns.
             return
         if os.getpgrp() == os.getpid():
             # What it has started would run on, and write into its folder beside the next attempt.
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
+
+
+def _is_open(connection: Connection, pipe: int) -> bool:
+    """Say whether a connection's number still stands for its pipe, and not for nothing or another file."""
+    try:
+        return os.fstat(connection.fileno()).st_ino == pipe
+    except OSError:
+        return False
