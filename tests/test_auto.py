@@ -307,7 +307,8 @@ def test_hours_whose_price_is_not_known_are_explained_not_refused(here: Path) ->
     declared = work_out(DIGITS, ["slurm=gpu", "stages=auto", "budget=0.01 gpu-hours", *FREE]).plan
     assert "jobs.cost was not measured on this GPU" in declared.notes[-1]
     on_cores = work_out(DIGITS, ["stages=auto", "budget=0.01 core-hours", *FREE]).plan
-    assert not any("measures" in note for note in on_cores.notes)
+    assert "jobs.cost may be wrong on these cores, so the first wave of 'coarse'" in on_cores.notes[-1]
+    assert not any("measures" in note for note in own(OWN).plan.notes)
     # One wave could measure nothing in time, so there are two.
     explicit = work_out(DIGITS, ["slurm=gpu", "budget=1 gpu-hours"]).plan
     assert [phase.waves for phase in explicit.stages] == [2, 1, 1]
@@ -333,6 +334,7 @@ def test_expanding_changes_nothing_in_the_config_that_it_is_given() -> None:
         (["stages=auto", "budget=1 trainings", *FREE], "budget", "The smallest that works is 1.15 trainings"),
         (["stages=auto", "budget=5 trainings"], "budget", "can't pay for 9 full-scale runs"),
         (["stages=auto", "budget=1e-9 core-hours", *FREE], "budget", "it would buy 0 trials"),
+        (["stages=auto", "budget=1 trainings", *FREE], "budget", "and no final run. The smallest"),
         (["stages=auto", "budget=20 trainings", "final.share=0.5"], "final.share", "that there are 9"),
         (["stages=auto", "budget=20 trainings", "final.share=1.5"], "final.share", "is no share"),
         (["stages=auto", "budget=20 trainings", "final.share=nan"], "final.share", "is no share"),

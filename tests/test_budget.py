@@ -161,6 +161,10 @@ def test_a_stage_dearer_than_the_next_is_warned_of(here: Path) -> None:
         "cheap stages to dear ones, so put the cheaper one first"
     ]
     assert not work_out(DIGITS, ["final.epochs=10"]).plan.warnings
+    # The final runs come last, whatever they cost.
+    short = work_out(DIGITS, ["final.epochs=1"]).plan.warnings[-1]
+    assert short.startswith("stages.fine: ") and "what one of 'final' does" in short
+    assert short.endswith("dear ones, so give it less data or fewer epochs")
 
 
 def test_the_last_budget_that_was_written_holds(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from orchestrator.planning.reprice import (
     within_budget,
 )
 from orchestrator.sweep.digest import digest_of
-from orchestrator.sweep.directory import ENSEMBLE, FINAL, STAGE, TrialSpec
+from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TrialSpec
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import Outcome, encode
 from orchestrator.sweep.timing import startup_seconds
@@ -104,8 +104,8 @@ def test_nothing_spent_and_nothing_amiss_is_the_plan_as_it_was(plans: dict[str, 
         plan = plans[name]
         fitted = reprice(plan, {}, parse_budget(plan.budget), price_of(plan))
         assert fitted == Repriced(plan=fitted.plan)
-        before = [(p.trials, p.repeats, p.wave_sizes) for p in plan.phases]
-        after = [(p.trials, p.repeats, p.wave_sizes) for p in fitted.plan.phases]
+        before = [(p.trials, p.repeats, sum(p.wave_sizes)) for p in plan.phases]
+        after = [(p.trials, p.repeats, sum(p.wave_sizes)) for p in fitted.plan.phases]
         if name == "explicit":
             assert after == before
         else:
@@ -166,7 +166,15 @@ def test_the_first_wave_is_small_where_nothing_says_what_it_takes(plans: dict[st
     budget = Budget(amount=1.0, unit="GPU-hours")
     assert reprice(plans["priced"], {}, budget, gpu).plan.phases[0].wave_sizes[0] == CALIBRATION_TRIALS
     on_cores = reprice(plans["priced"], {}, parse_budget(plan.budget), price_of(plans["priced"]))
-    assert on_cores.plan.phases[0].wave_sizes[0] > CALIBRATION_TRIALS
+    assert on_cores.plan.phases[0].wave_sizes[0] == CALIBRATION_TRIALS, "declared somewhere else, perhaps"
+
+
+def test_the_checks_before_are_no_calibration(tmp_path: Path) -> None:
+    plan = work_out(DIGITS, [f"dir={tmp_path}/none", "stages=auto", "budget=0.01 core-hours", *FREE]).plan
+    assert plan.phases[0].kind == CHECKS
+    checked = {plan.phases[0].name: Spent(drawn=2, settings=1, waves=1, whole=2, whole_seconds=1.0)}
+    fitted = reprice(plan, checked, parse_budget(plan.budget), DECLARED)
+    assert fitted.plan.stages[0].wave_sizes[0] == CALIBRATION_TRIALS
 
 
 @pytest.mark.parametrize("name", ["priced", "unpriced", "explicit"])
@@ -260,7 +268,7 @@ def test_cheaper_trials_mean_more_of_them_where_the_counts_came_from_the_budget(
 
 
 def test_a_stage_that_can_not_be_paid_for_stops_with_the_figures(plans: dict[str, Plan]) -> None:
-    plan = plans["trainings"]
+    plan = replace(plans["trainings"], auto=False)
     coarse, medium = plan.stages[:2]
     measured = {"coarse": ran(coarse, coarse.runs, 1.0)}
     fitted = reprice(plan, measured, Budget(amount=10.7, unit="trainings"), CORE, "sweeps/digits")
@@ -272,6 +280,50 @@ def test_a_stage_that_can_not_be_paid_for_stops_with_the_figures(plans: dict[str
     allowed = reprice(plan, measured, Budget(amount=20, unit="trainings"), CORE)
     assert not allowed.stop
     assert allowed.plan.phases[1].trials == medium.trials
+
+
+def test_a_stage_of_the_tools_own_that_can_not_be_paid_for_is_left_out(plans: dict[str, Plan]) -> None:
+    plan = plans["trainings"]
+    coarse, medium, fine = plan.stages
+    measured = {"coarse": ran(coarse, coarse.runs, 1.0)}
+    fitted = reprice(plan, measured, Budget(amount=10.7, unit="trainings"), CORE)
+    assert not fitted.stop
+    assert fitted.note == (
+        "of the budget of 10.7 trainings, 0.0661 are left besides the 6 kept for the final runs; "
+        "'medium' needs 0.222 at the least (2 trials), so it is left out"
+    )
+    assert fitted.plan.phases[1].trials == sum(fitted.plan.phases[1].wave_sizes) == 0
+    measured |= {medium.name: ran(medium, 0, 1.0), fine.name: ran(fine, 0, 1.0)}
+    final = reprice(plan, measured, Budget(amount=10.7, unit="trainings"), CORE).plan.final
+    assert final is not None
+    assert final.trials == 6
+
+
+@pytest.mark.parametrize("trainings", [3, 5, 8, 10, 15, 20, 50])
+@pytest.mark.parametrize("startup", [0.0, 0.05])
+def test_a_small_budget_in_hours_of_unknown_price_ends_with_final_runs(
+    plans: dict[str, Plan], trainings: int, startup: float
+) -> None:
+    training = 100.0
+    budget = Budget(amount=trainings * training / 3600, unit="core-hours")
+    measured, end = drive(
+        plans["unpriced"], budget, lambda phase: training * (startup + (1 - startup) * (phase.share or 0))
+    )
+    assert not end.stop
+    assert measured["final"].drawn >= 1
+    assert 0.85 * budget.amount < hours(measured) <= budget.amount * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["priced", "unpriced"])
+def test_trials_that_all_diverge_are_paid_as_well(plans: dict[str, Plan], name: str) -> None:
+    plan = plans[name]
+    budget = parse_budget(plan.budget)
+    first = reprice(plan, {}, budget, price_of(plan)).plan.phases[0].wave_sizes[0]
+    each = budget.amount * 3600 / first
+    spent_all = {"coarse": Spent(drawn=first, waves=1, partial=first, partial_seconds=first * each)}
+    fitted = reprice(plan, spent_all, budget, price_of(plan))
+    assert fitted.used == pytest.approx(budget.amount)
+    assert sum(fitted.plan.phases[0].wave_sizes[1:]) == 0
 
 
 def test_final_runs_are_cut_to_what_is_left_seeds_first(plans: dict[str, Plan]) -> None:

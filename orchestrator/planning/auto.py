@@ -149,10 +149,12 @@ def auto_stages(
     floor = _least_data(full_samples, num_classes) if data else 1.0
     rungs, left_out = _rungs(scales, floor, full_epochs, overhead, data=data)
     least = max(LEAST_FIRST, top or 0) * trial_cost(rungs[0], overhead)
-    free = top is None
+    free, more_seeds = top is None, seeds is None
     top, seeds = _final_runs(budget, least, top, seeds, share)
     if free and share is None:
         top = _offered(rungs, top, seeds, budget, overhead)
+    elif free:
+        top, seeds = _held(top, seeds, budget, trial_cost(rungs[0], overhead), more_seeds=more_seeds)
     exploration = budget - top * seeds
     if exploration < least * (1 - 1e-9):
         affordable = math.floor(budget / trial_cost(rungs[0], overhead))
@@ -272,6 +274,20 @@ def _offered(rungs: Sequence[Rung], top: int, seeds: int, budget: float, overhea
     while top > DEFAULT_TOP and _counts(rungs, budget - top * seeds, overhead)[-1] < top:
         top -= 1
     return top
+
+
+def _held(top: int, seeds: int, budget: float, cost: float, *, more_seeds: bool) -> tuple[int, int]:
+    """Return final runs of no more settings than a single stage, of trials at this cost, has to choose from.
+
+    What is left of an asked share goes to further seeds; where their number was asked for, to the search.
+    """
+    runs = top * seeds
+    if more_seeds:
+        held = max(1, min(MOST_TRIALS, math.floor((budget - runs) / cost + 1e-9)))
+        seeds = max(seeds, math.ceil(runs / held))
+        return runs // seeds, seeds
+    held = min(MOST_TRIALS, math.floor(budget / (seeds + cost) + 1e-9))
+    return max(1, min(top, held)), seeds
 
 
 def _worth_it(counts: Sequence[int], top: int) -> bool:

@@ -25,6 +25,8 @@ from orchestrator.schema import StageConfig, SweepConfig, final_runs, trials_at_
 
 # What a budget of hours is taken to pay until the first trials have shown what they take.
 ASSUMED_TRAININGS = 20.0
+# A larger share of a budget than this that stays unspent is told.
+LARGE_REST = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +84,7 @@ def expand(config: SweepConfig, size: DatasetSize, file: object) -> Expanded:
         _about_budget(budget, worth, price, full),
         *_about_finals(ladder, waves, worth.trainings, asked_share),
         _about_stages(ladder),
+        *_about_unspent(ladder, worth.trainings),
         *_about_left_out(ladder),
         *_calibrate(config, budget, price),
     )
@@ -172,16 +175,18 @@ def _too_small(
     unit = budget.amount / worth.trainings
     count = (1 if top is None else top) * (seeds or 1)
     finals = "one full-scale run" if count == 1 else f"{count} full-scale runs"
-    bought = f"{small.trials} trials at {_fraction(small.scale)} of full scale, and no final run"
+    wanted, bought = f"{finals} ({show_amount(unit * count)}) and a search before", ", and no final run"
+    fewer = " Fewer final runs cost less: final.top, final.seeds." if count > 1 else ""
+    fewer += " Without final runs: final.top=0"
+    if not count:
+        wanted, bought, fewer = f"a first stage of {auto.LEAST_FIRST} trials", "", ""
     # Rounded up, so that the amount in the message works.
     digits = 2 - math.floor(math.log10(small.least * unit))
     least = math.ceil(small.least * unit * 10**digits) / 10**digits
-    fewer = " Fewer final runs cost less: final.top, final.seeds." if count > 1 else ""
     return UserError(
-        f"{budget.show()} can't pay for {finals} ({show_amount(unit * count)}) and a search before; it would "
-        f"buy {bought}",
-        file=file, key="budget",
-        hint=f"The smallest that works is {budget.show(least)}.{fewer} Without final runs: final.top=0",
+        f"{budget.show()} can't pay for {wanted}; it would buy {small.trials} trials at "
+        f"{_of_full(small.scale)}{bought}",
+        file=file, key="budget", hint=f"The smallest that works is {budget.show(least)}.{fewer}",
     )  # fmt: skip
 
 
@@ -206,29 +211,38 @@ def _fit(
     runs = [stage.trials + stage.repeats for stage in ladder.stages]
     spent = sum(count * cost for count, cost in zip(runs, costs, strict=True)) + ladder.top * ladder.seeds
     over = max(0, math.ceil((spent - worth.trainings) / costs[0] - TOLERANCE))
-    first = ladder.stages[0]
-    return replace(ladder, stages=(replace(first, trials=max(1, first.trials - over)), *ladder.stages[1:]))
+    runs[0] = max(1 + ladder.stages[0].repeats, runs[0] - over)
+    stages = tuple(
+        replace(stage, trials=count - stage.repeats, cost=count * cost)
+        for stage, count, cost in zip(ladder.stages, runs, costs, strict=True)
+    )
+    # Where one stage is all there is, it may have just as many trials as there are final runs to choose.
+    top = min(ladder.top, stages[-1].trials) if config.final.top is None else ladder.top
+    return replace(ladder, stages=stages, top=top)
 
 
 def _calibrate(config: SweepConfig, budget: Budget, price: Price) -> tuple[str, ...]:
-    """Have hours measured where they are not known on the actual device: by the first wave of all."""
+    """Have hours measured on the actual device, by the first wave of all: a declared price may be wrong."""
     if not budget.in_hours:
         return ()
     declared = price.startup_seconds is not None or price.sample_seconds is not None
-    if declared and price.unit != "GPU":
-        return ()
     name, stage = next(iter(config.stages.items()))
-    stage.waves = max(2, stage.waves) if stage.trials > 1 else stage.waves
-    why = "jobs.cost was not measured on this GPU" if declared else "What a trial takes is not known"
+    # A grid is drawn at once.
+    grid = stage.sampler == "grid"
+    if stage.trials > 1 and not grid:
+        stage.waves = max(2, stage.waves)
+    unsure = "was not measured on this GPU" if price.unit == "GPU" else "may be wrong on these cores"
+    why = f"jobs.cost {unsure}" if declared else "What a trial takes is not known"
+    first = f"the whole grid of '{name}'" if grid else f"the first wave of '{name}'"
     return (
-        f"{why}, so the first wave of '{name}' measures it, and what follows is priced anew: what the "
-        "budget doesn't pay for is not run.",
+        f"{why}, so {first} measures it, and what follows is priced anew: what the budget doesn't pay for is "
+        "not run.",
     )
 
 
 def _about_budget(budget: Budget, worth: _Worth, price: Price, full: FullScale) -> str:
     size = f"{full.samples:,} samples" if full.samples is not None else "the whole of the data"
-    epochs = f" for {full.epochs:g} epochs" if full.epochs is not None else ""
+    epochs = f" for {full.epochs:g} epoch{'s' * (full.epochs != 1)}" if full.epochs is not None else ""
     training = f"one at full scale is {size}{epochs}"
     if worth.assumed:
         return (
@@ -244,7 +258,8 @@ def _about_budget(budget: Budget, worth: _Worth, price: Price, full: FullScale) 
 
 def _about_finals(ladder: AutoLadder, waves: int, trainings: float, asked: float | None) -> tuple[str, ...]:
     if not ladder.top:
-        return ("There are no final runs (final.top is 0), so the last stage is at full scale.",)
+        last = _of_full(ladder.stages[-1].rung.scale)
+        return (f"There are no final runs (final.top is 0), and the last stage is at {last}.",)
     count = ladder.top * ladder.seeds
     settings = "the best setting" if ladder.top == 1 else f"each of the best {ladder.top} settings"
     seeds = f"{ladder.seeds} seed{'s' * (ladder.seeds > 1)}"
@@ -265,10 +280,25 @@ def _about_stages(ladder: AutoLadder) -> str:
     unspent = ladder.exploration - sum(stage.cost for stage in stages)
     capped = (
         f" More than {auto.MOST_TRIALS:,} at one scale find little, so {_trainings(unspent)} stay unspent."
-        if any(stage.trials + stage.repeats >= auto.MOST_TRIALS for stage in stages)
+        if _capped(ladder)
         else ""
     )
     return f"The search gets {_trainings(ladder.exploration)}{shared}: {parts}.{capped}"
+
+
+def _capped(ladder: AutoLadder) -> bool:
+    return any(stage.trials + stage.repeats >= auto.MOST_TRIALS for stage in ladder.stages)
+
+
+def _about_unspent(ladder: AutoLadder, trainings: float) -> tuple[str, ...]:
+    """Say so where much of a budget buys nothing, for another reason than the most trials of a scale."""
+    unspent = trainings - ladder.cost
+    if _capped(ladder) or unspent <= LARGE_REST * trainings:
+        return ()
+    return (
+        f"{show_amount(unspent)} of {_trainings(trainings)} ({unspent / trainings:.0%}) stay unspent: they "
+        "pay for no further trial.",
+    )
 
 
 def _trainings(amount: float) -> str:
@@ -278,7 +308,7 @@ def _trainings(amount: float) -> str:
 def _scale(stage: AutoStage) -> str:
     rung = stage.rung
     epochs = "" if rung.epochs is None else f", {rung.epochs} epoch{'s' * (rung.epochs > 1)}"
-    return f"{_fraction(rung.scale)} of full scale ({_percent(rung.data)} of the data{epochs})"
+    return f"{_of_full(rung.scale)} ({_percent(rung.data)} of the data{epochs})"
 
 
 def _about_left_out(ladder: AutoLadder) -> tuple[str, ...]:
@@ -290,7 +320,7 @@ def _about_left_out(ladder: AutoLadder) -> tuple[str, ...]:
         "hardly cheaper": "would be hardly cheaper than the next larger one",
     }
     return tuple(
-        f"There is no stage at {_fraction(scale)} of full scale: it {reasons[why]}."
+        f"There is no stage at {_of_full(scale)}: it {reasons[why]}."
         for scale, why in sorted(ladder.left_out)
     )
 
@@ -299,6 +329,8 @@ def _percent(share: float) -> str:
     return "all" if share >= 1 else f"{share:.2g}" if share < 0.001 else f"{100 * share:.2g}%"
 
 
-def _fraction(scale: float) -> str:
+def _of_full(scale: float) -> str:
     """Return a scale as a person would say it."""
-    return "all" if scale >= 0.999 else f"1/{1 / scale:.0f}" if scale < 0.4 else f"{scale:.2g}"
+    if scale >= 0.999:
+        return "full scale"
+    return f"{f'1/{1 / scale:.0f}' if scale < 0.4 else f'{scale:.2g}'} of full scale"

@@ -225,7 +225,8 @@ def _order_advice(phases: list[Phase]) -> list[str]:
     """Warn of a stage whose trials cost more than the next one's: the ladder would go down there."""
     return [
         f"stages.{phase.name}: one of its trials trains {phase.share / after.share:.2g} times what one of "
-        f"'{after.name}' does; a ladder goes from cheap stages to dear ones, so put the cheaper one first"
+        f"'{after.name}' does; a ladder goes from cheap stages to dear ones, so "
+        + ("give it less data or fewer epochs" if after.kind == FINAL else "put the cheaper one first")
         for phase, after in pairwise(phases)
         if after.trains and phase.share and after.share and phase.share > 1.001 * after.share
     ]

@@ -18,7 +18,7 @@ from orchestrator.sweep.directory import FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import COMPLETED
 
-# The trials of the very first wave where nothing says what they take: their cost can't be bounded beforehand.
+# The trials of the very first wave of a budget in hours: what they cost can't be bounded beforehand.
 CALIBRATION_TRIALS = 8
 # Trials that turn out cheaper than declared allow more of them, up to so many times the plan's.
 MOST_GROWTH = 4.0
@@ -46,7 +46,10 @@ class Spent:
     @property
     def mean_seconds(self) -> float | None:
         """The seconds of a whole trial, None before the first one."""
-        return self.whole_seconds / self.whole if self.whole and self.whole_seconds > 0 else None
+        if self.whole and self.whole_seconds > 0:
+            return self.whole_seconds / self.whole
+        # None ran to its end: what those took that ended before is the least that one takes.
+        return self.partial_seconds / self.partial if self.partial and self.partial_seconds > 0 else None
 
     @property
     def trials(self) -> float:
@@ -116,7 +119,8 @@ def reprice(
     if following.kind == FINAL:
         past = measured.get(following.name, Spent())
         return _reprice_final(plan, following, past, known[following.name], used, budget, where)
-    if _uncertain(measured, budget, price):
+    if budget.in_hours:
+        # A declared price may be wrong, and is not measured on this device before the first trials.
         plan = _calibrating(plan, index, measured)
     return _reprice_stages(plan, index, measured, known, used, budget, where)
 
@@ -208,16 +212,12 @@ def _drawn(phase: Phase, measured: Mapping[str, Spent]) -> bool:
     return phase.name in measured and measured[phase.name].waves >= len(phase.wave_sizes)
 
 
-def _uncertain(measured: Mapping[str, Spent], budget: Budget, price: Price) -> bool:
-    """Say whether hours rest on a price that nobody measured on this device."""
-    return budget.in_hours and price.unit == "GPU" and not any(past.drawn for past in measured.values())
-
-
 def _calibrating(plan: Plan, index: int, measured: Mapping[str, Spent]) -> Plan:
     """Make the very first wave a small one: its cost is not known before it ran."""
     phase = plan.phases[index]
     sizes = phase.wave_sizes
-    if any(past.drawn for past in measured.values()) or phase.waves < 2 or sizes[0] <= CALIBRATION_TRIALS:
+    begun = any(measured[stage.name].drawn for stage in plan.stages if stage.name in measured)
+    if begun or phase.waves < 2 or sizes[0] <= CALIBRATION_TRIALS:
         return plan
     first = CALIBRATION_TRIALS
     rest = _even(phase.trials - first, phase.waves - 1)
@@ -252,17 +252,21 @@ def _reprice_stages(
         past = measured.get(phase.name, Spent())
         resized = _with(resized, _scaled(phase, past, to_come[phase.name], share))
     now = next(phase for phase in resized.phases if phase.name == following.name)
-    begun = measured.get(following.name, Spent()).drawn > 0
-    least = min(following.trials, _least(plan, following))
-    if not begun and now.trials < least:
-        needed = least * costs[following.name]
+    past = measured.get(following.name, Spent())
+    least = min(following.trials, _least(plan, following, reserve, costs))
+    if not past.drawn and now.trials < least:
         kept = f" besides the {show_amount(reserve)} kept for the final runs" if reserve else ""
-        asked = Budget(amount=_up(used + reserve + ahead), unit=budget.unit)
-        stop = (
+        why = (
             f"of the budget of {budget.show()}, {show_amount(max(0.0, left))} are left{kept}; "
-            f"'{following.name}' needs {show_amount(needed)} at the least ({least} trials), and all that is "
-            f"planned {show_amount(ahead)}. {_allow_more(asked, where)}"
+            f"'{following.name}' needs {show_amount(least * costs[following.name])} at the least "
+            f"({least} trials)"
         )
+        if plan.auto and following != plan.stages[0] and plan.final is not None:
+            # Its trials were the tool's own guess: the final runs are chosen from the stages before.
+            left_out = _with(resized, _scaled(following, past, (0, 0), 0.0))
+            return Repriced(plan=left_out, used=used, note=f"{why}, so it is left out")
+        asked = Budget(amount=_up(used + reserve + ahead), unit=budget.unit)
+        stop = f"{why}, and all that is planned {show_amount(ahead)}. {_allow_more(asked, where)}"
         return Repriced(plan=resized, used=used, stop=stop)
     note = ""
     if now.trials != following.trials:
@@ -340,14 +344,17 @@ def _growth(plan: Plan, budget: Budget) -> float:
     return math.inf if budget.in_hours and plan.total.hours is None else MOST_GROWTH
 
 
-def _least(plan: Plan, phase: Phase) -> int:
-    """Return the fewest trials worth beginning a stage for."""
+def _least(plan: Plan, phase: Phase, reserve: float, costs: Mapping[str, float]) -> int:
+    """Return the fewest trials worth beginning a stage for, with so much kept for the final runs."""
     least = LEAST_FIRST if phase == plan.stages[0] else LEAST_TRIALS
     final = plan.final
     if final is None or phase != plan.stages[-1]:
         return least
     # Later waves of the final runs have new settings too.
-    return max(least, final.wave_sizes[0] * final.survivors // final.trials)
+    settings = final.wave_sizes[0] * final.survivors // final.trials
+    if plan.auto and costs[final.name] > 0:
+        settings = min(settings, round(reserve / costs[final.name]))
+    return max(least, settings)
 
 
 def _to_come(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> tuple[int, int]:
@@ -358,7 +365,9 @@ def _to_come(plan: Plan, phase: Phase, measured: Mapping[str, Spent]) -> tuple[i
         return 0, repeats
     trials = max(0, phase.trials - past.drawn)
     # A stage that grew has drawn more than was planned, and its later waves are to grow as well.
-    return max(trials, sum(phase.wave_sizes[past.waves : phase.waves])) if plan.auto else trials, repeats
+    if plan.auto and past.waves:
+        return sum(phase.wave_sizes[past.waves : phase.waves]), repeats
+    return trials, repeats
 
 
 def _scaled(phase: Phase, past: Spent, to_come: tuple[int, int], share: float) -> Phase:
