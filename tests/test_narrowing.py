@@ -176,7 +176,7 @@ def test_a_clearly_worse_choice_is_dropped() -> None:
     act = narrowed(seen, ACT)["act"]
     assert act.values == ("relu", "gelu")
     assert act.reason.startswith(
-        "dropped as clearly worse: tanh (median rank 26 of 30 against 11 for relu); importance 100%"
+        "dropped as clearly worse: tanh (median rank 25.5 of 30 against 10 for relu); importance 100%"
     )
 
 
@@ -263,7 +263,12 @@ def test_conditional_parameters_are_judged_by_the_trials_that_have_them() -> Non
     kept = narrowed(of(few), space)["momentum"]
     assert kept.reason == f"kept: {number_there} trials are too few to give anything up" or number_there > 5
     none = narrowed(of([one for one in rows if "momentum" not in one.params]), space)["momentum"]
-    assert none.reason == "kept: no trial of the stage gave a result to go by"
+    assert none.reason == "kept: no trial of the stage had it"
+    lost = [replace(one, objective=-math.inf) if "momentum" in one.params else one for one in rows]
+    assert narrowed(of(lost), space)["momentum"].reason == "kept: all 64 trials that had it diverged"
+    alone = [one for one in lost if "momentum" not in one.params]
+    alone += [one for one in lost if "momentum" in one.params][:1]
+    assert narrowed(of(alone), space)["momentum"].reason == "kept: the only trial that had it diverged"
 
 
 def test_all_equal_results_change_nothing() -> None:
@@ -280,6 +285,8 @@ def test_few_or_no_results_change_nothing_and_say_so() -> None:
     lr = narrowed(seen, SPACE[:1])["lr"]
     assert (lr.low, lr.high) == (1e-4, 1.0)
     assert lr.reason == f"kept: {few} trials are too few to give anything up"
+    one = narrowed(of(seen.observations[:1]), SPACE[:1])["lr"]
+    assert one.reason == "kept: 1 trial is too few to give anything up"
     nothing = of([Observation({"lr": 0.01}, value) for value in (math.nan, -math.inf) * 10])
     lr = narrowed(nothing, SPACE[:1])["lr"]
     assert (lr.low, lr.high) == (1e-4, 1.0)
@@ -295,6 +302,13 @@ def test_a_held_parameter_gets_no_range_from_its_one_value() -> None:
     assert lr.reason == "kept: all trials had 0.01"
     constant = (replace(SPACE[0], low=0.01, high=0.01),)
     assert narrowed(held, constant)["lr"].reason == "held at 0.01"
+
+
+def test_what_a_survivor_brings_back_is_not_held() -> None:
+    seen = choices({"relu": [i / 100 for i in range(10)], "tanh": [0.99]})
+    act = narrowed(seen, (replace(ACT[0], values=("relu",)),))["act"]
+    assert act.values == ("relu", "tanh")
+    assert act.reason == "no longer held at relu; widened to the best trials"
 
 
 def test_diverged_trials_count_as_the_worst() -> None:

@@ -11,14 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from made_results import histories
+from made_results import histories, number
+from made_results import stage as ran
+from orchestrator.planning.finished import Finished
+from orchestrator.planning.merit import merits
 from orchestrator.planning.narrowing import importance
 from orchestrator.planning.narrowing.evidence import standing
 from orchestrator.planning.narrowing.narrow import StageResults, narrow
-from orchestrator.planning.narrowing.trust import Agreement
+from orchestrator.planning.narrowing.trust import Agreement, agreement
 from orchestrator.planning.sampling.observation import Observation
+from orchestrator.planning.sampling.pooling import pool
 from orchestrator.planning.sampling.samplers import sample
-from orchestrator.space import CHOICE, INT, Parameter
+from orchestrator.space import CHOICE, FLOAT, INT, Parameter, setting_id
+from orchestrator.sweep.directory import TrialSpec
 
 KEEP, MARGIN = 0.25, 0.2
 Case = tuple[tuple[Parameter, ...], list[StageResults]]
@@ -138,3 +143,47 @@ def test_a_narrowed_space_can_be_sampled_and_narrowed_again(
         assert all(p.contains(seen.params[p.name]) for p in after)
     again = [*stages, StageResults(name="next", scale=1.0, observations=found)]
     narrow(after, again, keep=KEEP, margin=MARGIN, trust=trust)
+
+
+def test_means_of_results_as_large_as_a_float_holds() -> None:
+    """A finite loss of 1e308 is a result like any other: its mean must not overflow."""
+    for size in (9e307, 1.7976931348623157e308, 1e160):
+        rows = [
+            Observation({"x": x / 20}, objective, scale)
+            for scale in (1 / 3, 1.0)
+            for x in range(20)
+            for objective in ([-size] * 7 if x == 0 else [-float(x), -x - 0.5])
+        ]
+        best = [item.params["x"] for item in sorted(pool(rows), key=lambda item: -item.score)]
+        assert best == [*(x / 20 for x in range(1, 20)), 0.0]
+        low, high = (
+            StageResults(name=name, scale=scale, observations=tuple(o for o in rows if o.scale == scale))
+            for name, scale in (("a", 1 / 3), ("b", 1.0))
+        )
+        found = agreement(low, high)
+        assert found is not None
+        assert found.correlation == pytest.approx(1.0)
+        done = [
+            Finished(
+                spec=TrialSpec(
+                    trial_id=f"t{i}", setting_id=setting_id(row.params), params=row.params, seed=i
+                ),
+                objective=row.objective,
+            )
+            for i, row in enumerate(rows)
+        ]
+        ordered = merits(done)
+        assert [merit.params["x"] for merit in ordered] == best
+        assert ordered[-1].mean == -size
+
+
+def test_a_range_of_all_that_a_float_holds_moves_past_its_edges() -> None:
+    """Neither to zero nor to infinity, where nothing could be computed any more."""
+    for low, high, log in ((1e-300, 1e300, True), (-8e307, 8e307, False), (-8e307, 9e307, False)):
+        for sign in (1, -1):
+            space: tuple[Parameter, ...] = (Parameter(name="x", kind=FLOAT, low=low, high=high, log=log),)
+            for _ in range(4):
+                results = ran(space, lambda p, x=space[0], sign=sign: sign * x.to_unit(number(p["x"])))  # type: ignore[misc]
+                (now,) = space = narrow(space, [results], keep=KEEP, margin=MARGIN, trust=None)
+                assert math.isfinite(now.high - now.low)
+                assert now.low > 0 or not log

@@ -132,6 +132,11 @@ def test_what_is_no_range(declared: Any) -> None:
         ("range(0, 1000000)", "range(0, 1000000) are 1,000,000 choices. Write int(interval(0, 999999))"),
         ("choice(1, nan)", "nan is not a value to choose"),
         ("interval(0, inf)", "interval(0.0, inf) is not finite"),
+        ("interval(-1e308, 1e308)", "interval(-1e+308, 1e+308) is too wide to compute with"),
+        ("interval(1, 10), interval(20, 30)", "several ranges are not one"),
+        ("range(1, 4), range(8, 10)", "Write one range, like interval(1, 30), or choice(a, b)"),
+        ("choice([interval(1, 2)], {a: range(1, 2)})", "nor is a range one of several choices"),
+        ("choice({a: range(1, 2)})", "nor is a range one of several choices"),
         ("glob(*)", "a pattern names no choices. Write them out: choice(a, b)"),
         ("tag(lgo, interval(1, 2))", "the tag 'lgo' means nothing for an interval. Did you mean 'log'?"),
         ("tag(log, choice(1, 2))", "the tag 'log' means nothing for choices. Valid: ordered, unordered"),
@@ -475,3 +480,7 @@ def test_advice_on_wide_linear_ranges() -> None:
     assert advice([parse("interval(0, 1000)")]) == []
     (warning,) = advice([linear])
     assert "tag(log, interval(0.0001, 1))" in warning
+    whole = parse("int(interval(1, 5000))")
+    (warning,) = advice([whole])
+    assert warning.endswith("write tag(log, int(interval(1, 5000)))"), "it stays a whole number"
+    assert parse(warning.rpartition("write ")[2]) == replace(whole, log=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.finished import Finished
+
+# Results up to this size are drawn towards each other.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +74,10 @@ def merits(finished: Sequence[Finished]) -> list[Merit]:
 
 def _shrunk(results: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Draw the means of settings towards the mean of those that ran as often, by what is noise in them."""
-    means = {name: math.fsum(values) / len(values) for name, values in results.items()}
+    means = {name: statistics.mean(values) for name, values in results.items()}
     spare = sum(len(values) - 1 for values in results.values())
-    if not spare:
+    # The squares of larger ones overflow, and next to them the others would all be drawn to one place.
+    if not spare or max(abs(value) for values in results.values() for value in values) > LARGEST:
         return means
     squares = ((value - means[name]) ** 2 for name, values in results.items() for value in values)
     noise = math.fsum(squares) / spare

@@ -76,9 +76,13 @@ def advice(space: Sequence[Parameter]) -> list[str]:
     for parameter in space:
         wide = parameter.low > 0 and parameter.high / parameter.low >= 1000
         if parameter.kind != CHOICE and not parameter.log and wide:
+            written = (
+                f"int(interval({parameter.low}, {parameter.high}))" if parameter.kind == INT
+                else f"interval({parameter.low:g}, {parameter.high:g})"
+            )  # fmt: skip
             warnings.append(
                 f"{parameter.name}: a linear range over three decades or more puts nine of ten trials in the "
-                f"last one; write tag(log, interval({parameter.low:g}, {parameter.high:g}))"
+                f"last one; write tag(log, {written})"
             )
         if parameter.constant:
             value = show(parameter.values[0] if parameter.kind == CHOICE else parameter.low)

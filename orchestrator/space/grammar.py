@@ -107,6 +107,11 @@ def _choices(
 ) -> Parameter:
     values: list[Value] = []
     for item in items:
+        if not _is_plain(item):
+            raise wrong(
+                "several ranges are not one, nor is a range one of several choices",
+                "Write one range, like interval(1, 30), or choice(a, b)",
+            )
         value = choice_value(item)
         if isinstance(value, float) and math.isnan(value):
             raise wrong("nan is not a value to choose")
@@ -125,6 +130,15 @@ def _choices(
         name=name, kind=CHOICE, values=tuple(values),
         ordered="ordered" in tags or (numeric and "unordered" not in tags),
     )  # fmt: skip
+
+
+def _is_plain(item: Any) -> bool:
+    """Say whether a choice has none of Hydra's ranges in it."""
+    if isinstance(item, list | tuple):
+        return all(map(_is_plain, item))
+    if isinstance(item, dict):
+        return all(map(_is_plain, item.values()))
+    return item is None or isinstance(item, str | int | float) or type(item).__name__ == "QuotedString"
 
 
 def choice_value(item: Any) -> Value:
@@ -172,6 +186,8 @@ def _interval(
         raise wrong(f"interval({low}, {high}) is not finite")
     if low > high:
         raise wrong(f"interval({show(low)}, {show(high)}) is reversed", f"Write interval({high:g}, {low:g})")
+    if not math.isfinite(float(high) - float(low)):
+        raise wrong(f"interval({low:g}, {high:g}) is too wide to compute with", "Write ends closer to zero")
     log = "log" in tags
     if log and low <= 0:
         raise wrong(f"a logarithm over {show(low)}", "Begin a log range above zero, or leave out the log tag")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 FLOAT, INT, CHOICE = "float", "int", "choice"
 Value = float | int | str | bool | None
+# The ends of what a float holds above zero.
+SMALLEST, LARGEST = math.ulp(0.0), sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +60,10 @@ class Parameter:
         return math.log(value) if self.log else float(value)
 
     def at(self, transformed: float) -> float:
-        """Return the number at a place on the searched scale."""
-        return math.exp(transformed) if self.log else transformed
+        """Return the number at a place on the searched scale; beyond all that a float holds, the last one."""
+        if self.log:
+            return max(math.exp(min(transformed, math.log(LARGEST))), SMALLEST)
+        return max(min(transformed, LARGEST), -LARGEST)
 
     def index(self, value: Value) -> int:
         """Return the number of a choice among the values, where 1, 1.0 and True are three.

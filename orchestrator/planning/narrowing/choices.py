@@ -33,8 +33,8 @@ def narrow_choice(parameter: Parameter, sample: Sample, grip: Grip) -> Parameter
     core = {_key(trial.params[parameter.name]) for trial in sample.trials[:CORE]}
     reference = places[_key(leading)]
     dropped = {
-        _key(value): f"{show(value)} (median rank {_median(places[_key(value)]) + 1:.0f} of "
-        f"{len(sample.trials)} against {_median(reference) + 1:.0f} for {show(leading)})"
+        _key(value): f"{show(value)} (median rank {_median(places[_key(value)]) + 1:g} of "
+        f"{len(sample.trials)} against {_median(reference) + 1:g} for {show(leading)})"
         for value in parameter.values
         if _key(value) not in core and _worse(places[_key(value)], reference, sample, grip.hard)
     }
@@ -147,7 +147,7 @@ def _places(parameter: Parameter, sample: Sample) -> dict[tuple[type, Value], Fl
 
 
 def _median(places: Floats) -> float:
-    return float(np.sort(places)[len(places) // 2])
+    return float(np.median(places))
 
 
 def _worse(places: Floats, reference: Floats, sample: Sample, hard: float) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.planning.narrowing.holding import best_values
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.space import Parameter
 
 # As `orchestrator.diagnosis.collect.bounds` gives them: low, high and why.
@@ -13,15 +15,17 @@ Bounds = Mapping[str, tuple[float | None, float | None, str]]
 
 
 def cut_diagnosed(
-    space: Sequence[Parameter], ruled: Bounds, best: Mapping[str, Any]
+    space: Sequence[Parameter], ruled: Bounds, trials: Sequence[Observation]
 ) -> tuple[Parameter, ...]:
     """Return ranges without what explosions rule out.
 
     Args:
         space: the next stage's ranges.
         ruled: the bounds of each parameter.
-        best: the best setting so far, which stays inside whatever the bounds say.
+        trials: the last stage's, in any order; of those that have a parameter the best stays inside its
+            range whatever the bounds say.
     """
+    best = best_values(space, trials)
     return tuple(
         _cut(each, *ruled[each.name], best.get(each.name)) if each.name in ruled else each for each in space
     )

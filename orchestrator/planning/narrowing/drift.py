@@ -27,12 +27,14 @@ class Drift:
     """How far a parameter's best region is expected to move until the next scale.
 
     Attributes:
-        shift: on a scale on which the searched range is 0 to 1.
+        shift: on a scale on which the searched range is 0 to 1, never further than `FURTHEST`.
+        measured: the same before that cap.
         error: its standard error.
         places: by stage, oldest first, where the region lay, as values of the parameter.
     """
 
     shift: float
+    measured: float
     error: float
     places: tuple[tuple[str, float], ...]
 
@@ -82,9 +84,10 @@ def drift(parameter: Parameter, stages: Sequence[tuple[StageResults, Mapping[str
     slope = float((weights * (x - centre) * y).sum()) / spread
     off_line = weights * (y - np.average(y, weights=weights) - slope * (x - centre)) ** 2
     birge = math.sqrt(max(1.0, float(off_line.sum()) / max(1, len(x) - 2)))
-    shift = max(-FURTHEST, min(FURTHEST, slope * step))
+    measured = slope * step
     return Drift(
-        shift=shift,
+        shift=max(-FURTHEST, min(FURTHEST, measured)),
+        measured=measured,
         error=birge / math.sqrt(spread) * step,
         places=tuple((stage.name, _value(parameter, place)) for stage, (place, _) in found),
     )

@@ -74,8 +74,10 @@ def narrow(
     after = []
     for parameter in space:
         sample = there.get(parameter.name)
-        if sample is None or (reason := _too_little(parameter, sample, keep)):
-            after.append(_unchanged(parameter, reason if sample else NOTHING, sample))
+        if sample is None or not sound(sample.trials[0]):
+            after.append(with_reason(parameter, _nothing(last, sample)))
+        elif reason := _too_little(parameter, sample, keep):
+            after.append(_unchanged(parameter, reason, sample))
         elif not carries_over(trust):
             assert trust is not None, "what was not measured is trusted"
             after.append(_only_sound(parameter, sample, trust))
@@ -96,15 +98,24 @@ def _narrowed(
     return narrow_number(parameter, sample, grip, drift(parameter, evidence))
 
 
+def _nothing(trials: Sequence[Observation], sample: Sample | None) -> str:
+    """Say why no result tells of a parameter, although others may have given results."""
+    if not any(sound(trial) for trial in trials):
+        return NOTHING
+    if sample is None:
+        return "kept: no trial of the stage had it"
+    number = len(sample.trials)
+    return f"kept: {'the only trial' if number == 1 else f'all {number} trials'} that had it diverged"
+
+
 def _too_little(parameter: Parameter, sample: Sample, keep: float) -> str:
     """Say why the trials that have a parameter tell nothing about its range; empty where they do."""
     there = sample.trials
-    if not sound(there[0]):
-        return NOTHING
     if parameter.constant:
         return "held at " + show(parameter.values[0] if parameter.kind == CHOICE else parameter.low)
     if len(there) < FEWEST_TRIALS:
-        return f"kept: {len(there)} trials are too few to give anything up"
+        trials = "1 trial is" if len(there) == 1 else f"{len(there)} trials are"
+        return f"kept: {trials} too few to give anything up"
     first = there[0].params[parameter.name]
     if all(type(other := trial.params[parameter.name]) is type(first) and other == first for trial in there):
         return f"kept: all trials had {show(first)}"
@@ -116,14 +127,13 @@ def _too_little(parameter: Parameter, sample: Sample, keep: float) -> str:
     return ""
 
 
-def _unchanged(parameter: Parameter, reason: str, sample: Sample | None) -> Parameter:
+def _unchanged(parameter: Parameter, reason: str, sample: Sample) -> Parameter:
     """Return a range as it was, widened to the best few trials, which may be promoted from outside it."""
-    if sample is None or not sound(sample.trials[0]):
-        return with_reason(parameter, reason)
     values = [trial.params[parameter.name] for trial in sample.trials[:CORE] if sound(trial)]
     if all(parameter.contains(value) for value in values[: 1 if parameter.kind == CHOICE else CORE]):
         return with_reason(parameter, reason)
-    widened = f"{reason}; widened to the best trials"
+    # What has more than one value again is not held.
+    widened = f"{f'no longer {reason}' if parameter.constant else reason}; widened to the best trials"
     if parameter.kind == CHOICE:
         return with_reason(
             parameter, widened, values=tuple(with_value(parameter, parameter.values, values[0]))

@@ -52,7 +52,10 @@ def narrow_number(parameter: Parameter, sample: Sample, grip: Grip, drift: Drift
         low = -EDGE_STEP * grip.edge
     if past[1]:
         high = 1 + EDGE_STEP * grip.edge
-    moves = drift if drift is not None and drift.suspected and grip.edge > 0 else None
+    # Where good trials lie all over the range there is no region that a drift could be suspected of.
+    placed = found.low > 0 or found.high < 1
+    followed = drift is not None and (drift.sure or (drift.suspected and placed))
+    moves = drift if followed and grip.edge > 0 else None
     if moves is not None:
         low, high = _along(low, high, moves, grip.edge)
     low, high = _with_core(low, high, units, sample)
@@ -150,6 +153,9 @@ def _range(parameter: Parameter, low: float, high: float, sample: Sample) -> tup
         ends[0] if floor is None else max(ends[0], floor),
         ends[1] if ceiling is None else min(ends[1], ceiling),
     )
+    # In a range wider than any float no place could be computed.
+    if not math.isfinite(float(ends[1]) - float(ends[0])):
+        ends = parameter.low, parameter.high
     best = sample.trials[0].params[parameter.name]
     return min(ends[0], best), max(ends[1], best)
 
@@ -208,8 +214,9 @@ def _why(
     if moves is not None:
         first, last = moves.places[0], moves.places[-1]
         word = "moves along" if moves.sure else "leaves room for"
+        capped = f", followed for {abs(moves.shift):.0%}" if moves.shift != moves.measured else ""
         facts.append(
             f"{word} the drift of the good region from {show(first[1])} at {first[0]} to {show(last[1])} at "
-            f"{last[0]} ({moves.shift:+.0%} ± {moves.error:.0%} of the width by the next scale)"
+            f"{last[0]} ({moves.measured:+.0%} ± {moves.error:.0%} of the width by the next scale{capped})"
         )
     return facts

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import NormalDist, fmean
+from statistics import NormalDist, mean
 from typing import Any
 
 from orchestrator.planning.sampling.observation import Observation
@@ -108,4 +108,4 @@ def _standing(runs: Sequence[Observation]) -> tuple[bool, float]:
     """Return what the runs of a setting at one scale are ordered by: whether one ended, and the mean."""
     settled = any(run.settled for run in runs)
     values = sorted(run.objective for run in runs if run.settled == settled)
-    return settled, fmean(values) if all(map(math.isfinite, values)) else -math.inf
+    return settled, mean(values) if all(map(math.isfinite, values)) else -math.inf
