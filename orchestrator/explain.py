@@ -108,7 +108,9 @@ def explain(
             problem = _instead(None, wanted)
         else:
             problem = _instead(value, wanted) if given else f"expected {wanted}"
-        return UserError(problem, file=where, key=key_text)
+        brackets = f"Put it in brackets: {(key_text or '').rpartition('.')[2]}: [...]"
+        hint = brackets if wanted == "a list" else ""
+        return UserError(problem, file=where, key=key_text, hint=hint)
     first = re.sub(r"^\w+ raised while resolving interpolation: ", "", first).strip("\"'. ")
     return UserError(first, file=where, key=key_text)
 

@@ -11,6 +11,7 @@ import pytest
 from made_results import number, stage
 from orchestrator.planning.narrowing.holding import (
     AUTO,
+    Held,
     best_values,
     free_to_json,
     hold,
@@ -96,19 +97,19 @@ def test_only_what_surely_hardly_matters_is_held() -> None:
     held = unimportant(SPACE, seen)
     assert held
     assert set(held) <= {"width", "dropout"}
-    assert unimportant(SPACE, seen[:20]) == (), "too few results"
-    assert unimportant(SPACE[:1], seen) == ()
-    assert unimportant(SPACE, stage(SPACE, lambda p: 0.5, 64).observations) == ()
+    assert unimportant(SPACE, seen[:20]) == {}, "too few results"
+    assert unimportant(SPACE[:1], seen) == {}
+    assert unimportant(SPACE, stage(SPACE, lambda p: 0.5, 64).observations) == {}
     decides = tuple(replace(p, when="width > 16") if p.name == "lr" else p for p in SPACE)
     assert "width" not in unimportant(decides, seen), "another one hangs on it"
 
 
 def test_what_a_stage_holds() -> None:
     seen = stage(SPACE, score, 256).observations
-    assert to_hold((), SPACE, seen) == ()
-    assert to_hold(("lr", "opt"), SPACE, seen) == ("width", "dropout", "fixed")
-    assert to_hold((AUTO,), SPACE, seen) == unimportant(SPACE, seen)
-    assert to_hold((AUTO,), SPACE, ()) == (), "before the first results all is tuned"
+    assert to_hold((), SPACE, seen) == {}
+    assert list(to_hold(("lr", "opt"), SPACE, seen)) == ["width", "dropout", "fixed"]
+    assert list(to_hold((AUTO,), SPACE, seen)) == list(unimportant(SPACE, seen))
+    assert to_hold((AUTO,), SPACE, ()) == {}, "before the first results all is tuned"
 
 
 def test_the_best_value_is_that_of_the_largest_scale_that_has_one() -> None:
@@ -125,7 +126,10 @@ def test_the_best_value_is_that_of_the_largest_scale_that_has_one() -> None:
 
 
 def test_a_held_parameter_gets_its_range_back() -> None:
-    held = hold(SPACE, ("dropout", "opt"), {"dropout": 0.2, "opt": "sgd", "lr": 0.1})
+    others = "this stage tunes others"
+    best = "the best so far"
+    values: dict[str, Held] = {"dropout": (0.2, best), "opt": ("sgd", best), "lr": (0.1, best)}
+    held = hold(SPACE, {"dropout": others, "opt": others}, values)
     by_name: dict[str, Parameter] = {p.name: p for p in held}
     assert (by_name["dropout"].low, by_name["dropout"].high) == (0.2, 0.2)
     assert by_name["dropout"].reason == "held at 0.2, the best so far: this stage tunes others"
@@ -136,4 +140,4 @@ def test_a_held_parameter_gets_its_range_back() -> None:
     content = {**to_json(held, "fine"), "free": free_to_json(SPACE, held)}
     assert searchable(content) == SPACE
     assert searchable(to_json(SPACE, "fine")) == SPACE
-    assert hold(SPACE, ("dropout",), {}) == SPACE, "nothing to hold it at"
+    assert hold(SPACE, {}, values) == SPACE

@@ -83,16 +83,27 @@ def test_too_few_settings_say_nothing() -> None:
         [(0, 0.1), (1, 0.2), (2, 0.3)],
         [(i, 0.5) for i in range(5)],
         [(i, math.nan) for i in range(5)],
+        [(i, i / 10) for i in range(4)],
     ):
         found = agreement(one, results("b", few))
         assert found is not None
         assert math.isnan(found.correlation)
         assert found.interval == (-1.0, 1.0)
         assert found.settings == len(few)
-    four = agreement(one, results("b", [(i, i / 10) for i in range(4)]))
-    assert four is not None
-    assert four.correlation == pytest.approx(1.0)
-    assert four.interval == (-1.0, 1.0), "four in order are not yet sure"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_more_settings_in_perfect_order_are_never_relied_on_less(sign: int) -> None:
+    before = -1.0
+    for count in range(2, 30):
+        in_order = [(i, i / 10) for i in range(count)]
+        found = agreement(results("a", in_order), results("b", [(i, sign * x) for i, x in in_order]))
+        assert found is not None
+        if count > 4:
+            assert found.interval[0] <= found.correlation <= found.interval[1]
+        if sign > 0:
+            assert hardness(found) >= before, count
+            before = hardness(found)
 
 
 def test_pruned_trials_tie_below_the_others_and_repeats_are_averaged() -> None:

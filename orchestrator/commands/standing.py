@@ -86,7 +86,7 @@ def _show(screen: Console, sweep: Sweep, standing: Standing, why: bool) -> None:
     most = (
         max(LEAST_RANGES, screen.height - len(standing.phases) - OTHER_LINES) if screen.is_terminal else None
     )
-    screen.print(ranges_view(spaces, width=screen.width, most=most))
+    screen.print(ranges_view(spaces, declared=declared_ranges(sweep), width=screen.width, most=most))
 
 
 def _what_to_do(sweep: Sweep, standing: Standing) -> Iterator[str]:
@@ -118,6 +118,17 @@ def planned_spaces(sweep: Sweep) -> dict[str, tuple[Parameter, ...]]:
         if path.exists():
             spaces[phase.name] = read_space(path)
     return spaces
+
+
+def declared_ranges(sweep: Sweep) -> tuple[Parameter, ...]:
+    """Return the ranges that the first stage began with, those of what it holds too; none before that."""
+    from orchestrator.planning.narrowing.holding import searchable
+    from orchestrator.sweep.files import read_as
+    from orchestrator.sweep.spaces import RANGES
+
+    first = sweep.plan.stages[0]
+    path = sweep.directory.phase(first.kind, first.name).space
+    return read_as(path, searchable, RANGES) if path.exists() else ()
 
 
 def _diagnoses(sweep: Sweep, *, all_stages: bool) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,18 @@ def validate_stages(
         check.fail("stages", "there are no stages", hint)
     for name, stage in config.stages.items():
         _stage(name, stage, size, check)
-        for tuned in stage.tune if list(stage.tune) != [AUTO] else ():
-            check.one_of(f"stages.{name}.tune", tuned, [parameter.name for parameter in space])
+        _tune(f"stages.{name}.tune", stage.tune, [parameter.name for parameter in space], check)
         _classes_have_enough(config, name, stage, size, check)
         _scale_has_a_place(config, name, stage, check)
+
+
+def _tune(key: str, tune: Sequence[str], names: Sequence[str], check: _Check) -> None:
+    if list(tune) == [AUTO]:
+        return
+    if AUTO in tune and AUTO not in names:
+        check.fail(key, f"'{AUTO}' stands alone", f"Write tune: [{AUTO}], or the names alone")
+    for tuned in tune:
+        check.one_of(key, tuned, names)
 
 
 class _Check:

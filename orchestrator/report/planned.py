@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
+from orchestrator.planning.narrowing.holding import AUTO
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.report.layout import duration, hours, table
 from orchestrator.space import Parameter, show
@@ -87,6 +88,8 @@ def _story(phase: Phase, after: Phase | None) -> str:
     new = phase.trials - phase.survivors - phase.controls
     promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
     text = f"{promoted}{new} new settings by {phase.sampler}"
+    if phase.tune:
+        text += f", {_tuned(phase.tune)}"
     if phase.waves > 1:
         text += f", drawn in {phase.waves} waves"
     if phase.repeats:
@@ -94,6 +97,13 @@ def _story(phase: Phase, after: Phase | None) -> str:
     if after is not None and after.kind == STAGE:
         return f"{text}; then every range is narrowed to where the best {phase.keep:.0%} were"
     return f"{text}; then the best go on to full scale" if after is not None else text
+
+
+def _tuned(tune: Sequence[str]) -> str:
+    """Say what a stage varies, and what not."""
+    if tuple(tune) == (AUTO,):
+        return "all tuned but what hardly mattered before, which is held"
+    return f"tuning {', '.join(tune)} and holding the rest"
 
 
 def _kept(checkpoints: int | Sequence[str]) -> str:

@@ -19,11 +19,14 @@ MOST_OF_LINE = 160  # cells: in a pipe, where lines may be as long as they like,
 BETWEEN = 3
 
 
-def ranges_view(spaces: Spaces, *, width: int, most: int | None = None) -> Group:
+def ranges_view(
+    spaces: Spaces, *, declared: Sequence[Parameter] = (), width: int, most: int | None = None
+) -> Group:
     """Return the ranges that have changed, a line each: as they were, as they are, and why.
 
     Args:
         spaces: the parameters of each stage that has been planned.
+        declared: those of the first stage as they were before it held any; left out, as it searched them.
         width: cells of a line.
         most: so many ranges at most; what is left out is said.
     """
@@ -32,7 +35,7 @@ def ranges_view(spaces: Spaces, *, width: int, most: int | None = None) -> Group
         return Group()
     if len(spaces) == 1:
         return Group(_every(spaces))
-    changed = _changes(spaces)
+    changed = _changes(spaces, declared or next(iter(spaces.values())))
     shown = changed[:most]
     stage = list(spaces)[-1]
     names = [name for name, *_ in shown]
@@ -52,14 +55,15 @@ def ranges_view(spaces: Spaces, *, width: int, most: int | None = None) -> Group
     return Group(*([view] if shown else []), *others)
 
 
-def _changes(spaces: Spaces) -> list[tuple[str, str, str, str]]:
+def _changes(spaces: Spaces, declared: Sequence[Parameter]) -> list[tuple[str, str, str, str]]:
     """Return name, range now, range at first and the reason for the last change, of those that changed."""
-    stages = list(spaces.items())
+    stages = [("declared", declared), *spaces.items()]
     found = []
     for index, parameter in enumerate(stages[-1][1]):
         spans = [space[index].span() for _, space in stages]
         changes = [number for number in range(1, len(spans)) if spans[number] != spans[number - 1]]
-        if changes:
+        # What a stage held and the next one gave back is as it was.
+        if changes and spans[-1] != spans[0]:
             stage, space = stages[changes[-1]]
             found.append((parameter.name, spans[-1], spans[0], f"{stage}: {space[index].reason}"))
     return found

@@ -131,9 +131,10 @@ def show_end(
     ensemble: Mapping[str, Any] | None,
     spaces: Mapping[str, Sequence[Parameter]],
     directory: Path,
+    declared: Sequence[Parameter] = (),
 ) -> None:
     """Print how a finished sweep ended: best setting, figures, ranges, cost, where things lie."""
-    console.print(ranges_view(spaces, width=console.width))
+    console.print(ranges_view(spaces, declared=declared, width=console.width))
     best = best_phase(standing)
     summary = Table.grid(padding=(0, 2))
     if best is not None and best.best_params is not None:

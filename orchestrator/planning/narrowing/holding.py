@@ -8,16 +8,69 @@ from typing import Any
 from orchestrator.planning.narrowing.evidence import ranked, sound
 from orchestrator.planning.narrowing.importance import unimportant
 from orchestrator.planning.sampling.observation import Observation
-from orchestrator.space import CHOICE, Parameter, Value, from_json, show, to_json, with_reason
+from orchestrator.planning.sampling.start_from import middle
+from orchestrator.space import CHOICE, Parameter, Value, active, from_json, show, to_json, with_reason
+from orchestrator.space.conditions import relatives
 
 # `tune: auto` holds what measured importance says hardly matters.
 AUTO = "auto"
+# What a parameter is held at, and where that is from, in words.
+Held = tuple[Value, str]
+
+
+def with_held(
+    tune: Sequence[str],
+    space: Sequence[Parameter],
+    observations: Sequence[Observation],
+    own: Mapping[str, Value],
+) -> tuple[Parameter, ...]:
+    """Return a stage's ranges with what it does not tune held at one value.
+
+    Parameters that exist only under some values of others are tuned where they exist: all is held as in the
+    best trial that has them. Where no trial has them all, what they depend on is searched too.
+
+    Args:
+        tune: the stage's own words: names to tune, `auto`, or nothing for all of them.
+        space: the ranges that the stage would search.
+        observations: all finished trials so far.
+        own: values of the job's own config that lie in the ranges; they are held before any result.
+    """
+    why = to_hold(tune, space, observations)
+    tuned = [parameter.name for parameter in space if parameter.name in tune]
+    values = _values(space, tuned, observations, own)
+    there = active(space, {name: value for name, (value, _) in values.items()})
+    needed = {other.name for name in tuned if name not in there for other in relatives(name, space)}
+    return hold(space, {name: words for name, words in why.items() if name not in needed}, values)
+
+
+def _values(
+    space: Sequence[Parameter],
+    tuned: Sequence[str],
+    observations: Sequence[Observation],
+    own: Mapping[str, Value],
+) -> dict[str, Held]:
+    """Return what each parameter would be held at: as in the trials that have all that is tuned, if any."""
+    values: dict[str, Held] = {}
+    for parameter in space:
+        ordered = parameter.kind != CHOICE or parameter.ordered
+        values[parameter.name] = (
+            middle(parameter),
+            "the middle of its range" if ordered else "the first choice",
+        )
+    values |= {name: (value, "the job's own value") for name, value in own.items()}
+    best = best_values(space, observations)
+    values |= {name: (value, "the best so far") for name, value in best.items()}
+    having = [seen for seen in observations if all(name in seen.params for name in tuned)]
+    for name, value in best_values(space, having).items():
+        if value != best[name]:
+            values[name] = value, f"the best so far with {', '.join(tuned)}"
+    return values
 
 
 def to_hold(
     tune: Sequence[str], space: Sequence[Parameter], observations: Sequence[Observation]
-) -> tuple[str, ...]:
-    """Return the names that a stage holds.
+) -> dict[str, str]:
+    """Return the names that a stage would hold, and why, in words.
 
     Args:
         tune: the stage's own words: names to tune, `auto`, or nothing for all of them.
@@ -25,10 +78,11 @@ def to_hold(
         observations: all finished trials so far; `auto` goes by their measured importance.
     """
     if not tune:
-        return ()
+        return {}
     if tuple(tune) == (AUTO,):
-        return unimportant(space, observations)
-    return tuple(parameter.name for parameter in space if parameter.name not in tune)
+        shares = unimportant(space, observations)
+        return {name: f"{share:.1%} of the results' variation is its doing" for name, share in shares.items()}
+    return {parameter.name: "this stage tunes others" for parameter in space if parameter.name not in tune}
 
 
 def best_values(space: Sequence[Parameter], observations: Sequence[Observation]) -> dict[str, Value]:
@@ -48,24 +102,22 @@ def best_values(space: Sequence[Parameter], observations: Sequence[Observation])
 
 
 def hold(
-    space: Sequence[Parameter], names: Sequence[str], best: Mapping[str, Value]
+    space: Sequence[Parameter], why: Mapping[str, str], values: Mapping[str, Held]
 ) -> tuple[Parameter, ...]:
     """Return the space with some parameters held at one value.
 
-    A name that `best` lacks (no trial had it yet, and the job gives no value) stays free.
-
     Args:
         space: the ranges.
-        names: the parameters to hold.
-        best: their best values so far, or in the first stage the job's own.
+        why: the parameters to hold, and why each is held.
+        values: what they are held at.
     """
     held = []
     for parameter in space:
-        if parameter.name not in names or parameter.name not in best:
+        if parameter.name not in why:
             held.append(parameter)
             continue
-        value = best[parameter.name]
-        reason = f"held at {show(value)}, the best so far: this stage tunes others"
+        value, source = values[parameter.name]
+        reason = f"held at {show(value)}, {source}: {why[parameter.name]}"
         if parameter.kind == CHOICE:
             held.append(with_reason(parameter, reason, values=(value,)))
         else:

@@ -12,7 +12,7 @@ from orchestrator.planning.narrowing.evidence import ranked, standing
 from orchestrator.planning.narrowing.fanova import fanova
 from orchestrator.planning.narrowing.ped_anova import Places, along_number, ped_anova
 from orchestrator.planning.sampling.observation import Observation
-from orchestrator.space import CHOICE, Parameter, Value
+from orchestrator.space import CHOICE, Parameter, Value, expressions
 
 # Fewer results than this can't tell.
 FEWEST_RESULTS = 8
@@ -61,8 +61,8 @@ def importance(space: Sequence[Parameter], observations: Sequence[Observation]) 
     return {p.name: shares[p.name] / total for p in space} if total > 0 else {}
 
 
-def unimportant(space: Sequence[Parameter], observations: Sequence[Observation]) -> tuple[str, ...]:
-    """Return the names to hold at their best in the next stage, decided by measured importance.
+def unimportant(space: Sequence[Parameter], observations: Sequence[Observation]) -> dict[str, float]:
+    """Return what to hold at their best in the next stage, decided by measured importance.
 
     Conservative: only on enough results, only what has less than a quarter of an equal share both in all
     results and in either half of them (every other trial by rank), never more than half of the parameters,
@@ -71,23 +71,26 @@ def unimportant(space: Sequence[Parameter], observations: Sequence[Observation])
     Args:
         space: the parameters that the next stage could tune.
         observations: all finished trials so far.
+
+    Returns:
+        The share of each by name, as `importance` measures it, in the order of the space.
     """
     varied = [parameter for parameter in space if not parameter.constant]
     ordered = ranked(observations)
     if len(varied) < 2 or len(ordered) < FEWEST_TO_HOLD:
-        return ()
+        return {}
     bound = SHARE_OF_EQUAL / len(varied)
     measured = [importance(varied, part) for part in (ordered, ordered[::2], ordered[1::2])]
     if not all(measured):
-        return ()
-    conditions = " ".join(parameter.when for parameter in space)
+        return {}
+    deciding = {name for p in space if p.when for name in expressions.parse(p.when).names}
     weak = [
         parameter.name
         for parameter in varied
-        if all(shares[parameter.name] < bound for shares in measured) and parameter.name not in conditions
+        if all(shares[parameter.name] < bound for shares in measured) and parameter.name not in deciding
     ]
     weakest = sorted(weak, key=lambda name: (measured[0][name], name))[: len(varied) // 2]
-    return tuple(parameter.name for parameter in space if parameter.name in weakest)
+    return {p.name: measured[0][p.name] for p in space if p.name in weakest}
 
 
 def _by_rank(observations: Sequence[Observation]) -> list[tuple[Mapping[str, Value], float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.space import setting_id
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.planning.narrowing.evidence import StageResults
     from orchestrator.planning.sampling.observation import Observation
 
-# Fewer settings than this say nothing about a correlation.
-FEWEST_SETTINGS = 4
+# So many settings, or fewer, say nothing about a correlation: its interval is all of -1 to 1.
+TOO_FEW = 4
 # The normal quantile of a two-sided interval of 90%.
 QUANTILE = 1.6449
 # Rankings do not carry over when their correlation is surely below the first, or not above the second.
@@ -78,7 +79,7 @@ def agreement(low: StageResults, high: StageResults) -> Agreement | None:
     tau, distinct = _tau([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     # As many settings without ties would make as many pairs that differ.
     effective = (1 + math.sqrt(1 + 8 * distinct)) / 2
-    if len(shared) < FEWEST_SETTINGS or effective < FEWEST_SETTINGS:
+    if effective <= TOO_FEW:
         return Agreement(
             low=low.name, high=high.name, settings=len(shared), correlation=math.nan, interval=(-1.0, 1.0)
         )
@@ -107,7 +108,7 @@ def _merits(observations: Sequence[Observation]) -> dict[str, tuple[int, float]]
         if any(not math.isfinite(one.objective) for one in seen_there):
             merits[setting] = (0, 0.0)
         elif settled:
-            merits[setting] = (2, math.fsum(settled) / len(settled))
+            merits[setting] = (2, mean(settled))
         else:
             # Early values of trials that were pruned at different times can't be compared.
             merits[setting] = (1, 0.0)
@@ -127,11 +128,10 @@ def _tau(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -
 
 
 def _interval(tau: float, effective: float, pairs: float) -> tuple[float, float]:
-    if effective <= FEWEST_SETTINGS:
-        return -1.0, 1.0
     centre = math.atanh(tau * (1 - 1 / pairs))
-    reach = QUANTILE * math.sqrt(0.437 / (effective - 4))
-    return math.tanh(centre - reach), math.tanh(centre + reach)
+    reach = QUANTILE * math.sqrt(0.437 / (effective - TOO_FEW))
+    # The half pair must not put the estimate outside.
+    return min(tau, math.tanh(centre - reach)), max(tau, math.tanh(centre + reach))
 
 
 def _restriction(before: Mapping[str, tuple[int, float]], shared: Sequence[str]) -> float:

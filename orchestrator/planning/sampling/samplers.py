@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.planning.sampling import points
 from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import Draw, Setting
-from orchestrator.space import Parameter, active, setting_id
+from orchestrator.space import CHOICE, Parameter, active, setting_id
+
+if TYPE_CHECKING:
+    from orchestrator.planning.sampling.pooling import Scored
 
 # How often what turned out to be there already is drawn again, before the rest is filled up without a plan.
 ROUNDS = 4
@@ -85,10 +88,25 @@ def _drawer(
         draw = POINTS[sampler](varying, seed)
     else:
         from orchestrator.planning.sampling.optuna_samplers import learner
-        from orchestrator.planning.sampling.pooling import pool, usable
 
-        draw = learner(varying, sampler, seed, usable(pool(history), space))
+        draw = learner(varying, sampler, seed, _evidence(space, history))
     return lambda count: [fixed | setting for setting in draw(count)]
+
+
+def _evidence(space: Sequence[Parameter], history: Sequence[Observation]) -> list[Scored]:
+    """Return what is known inside the ranges of the parameters that vary.
+
+    A stage that holds a parameter may hold it where hardly any result lies, and what the others do is much
+    the same nearby. Another option of a choice without order may change it altogether (Adam and SGD want
+    other learning rates), so the results with the one that is left are taken alone where they suffice.
+    """
+    from orchestrator.planning.sampling.optuna_samplers import STARTUP
+    from orchestrator.planning.sampling.pooling import pool, usable
+
+    pooled = pool(history)
+    deciding = [p for p in space if not p.constant or (p.kind == CHOICE and not p.ordered)]
+    alike = usable(pooled, deciding)
+    return alike if len(alike) >= STARTUP else usable(pooled, [p for p in space if not p.constant])
 
 
 class _Batch:

@@ -85,15 +85,21 @@ def starting_settings(
 
 
 def usual_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
-    """Return what a parameter is when nobody says; choices without order have no middle, but a first one."""
+    """Return what a parameter is when nobody says: as in the job's own config, or else the middle."""
+    own = own_values(config, space)
+    return {p.name: own[p.name] if p.name in own else middle(p) for p in space}
+
+
+def own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
+    """Return the values in the job's own config, those that lie in their parameter's range."""
     node = job_config(config)
-    usual: dict[str, Value] = {}
-    for parameter in space:
-        own = OmegaConf.select(node, parameter.name, throw_on_resolution_failure=False)
-        middle = 0.0 if parameter.kind == CHOICE and not parameter.ordered else 0.5
-        inside = _is_kind(parameter, own) and parameter.contains(own)
-        usual[parameter.name] = own if inside else parameter.from_unit(middle)
-    return usual
+    values = {p: OmegaConf.select(node, p.name, throw_on_resolution_failure=False) for p in space}
+    return {p.name: own for p, own in values.items() if _is_kind(p, own) and p.contains(own)}
+
+
+def middle(parameter: Parameter) -> Value:
+    """Return the middle of a range; the first of choices without order, which have none."""
+    return parameter.from_unit(0.0 if parameter.kind == CHOICE and not parameter.ordered else 0.5)
 
 
 def _flat(entry: Any, file: Path | str, key: str, prefix: str = "") -> dict[str, Any]:
