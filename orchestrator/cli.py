@@ -20,7 +20,7 @@ from orchestrator.commands.inspecting import inspect
 from orchestrator.commands.machine import doctor
 from orchestrator.commands.results import results
 from orchestrator.commands.sharing import share
-from orchestrator.commands.standing import planned_spaces, status
+from orchestrator.commands.standing import declared_ranges, planned_spaces, status
 from orchestrator.commands.sweeps import (
     checked,
     console,
@@ -239,7 +239,10 @@ def _end(screen: Console, sweep: Sweep, decision: Decision) -> None:
     standing = sweep.stand(decision)
     if decision.state == "done":
         ensemble = read_ensemble(sweep.directory)
-        show_end(screen, standing, ensemble, planned_spaces(sweep), short(sweep.directory.path))
+        spaces, declared = planned_spaces(sweep), declared_ranges(sweep)
+        show_end(screen, standing, ensemble, spaces, short(sweep.directory.path), declared)
+        if standing.message:
+            say(screen, standing.message)
         if ensemble is None and any(phase.kind == "ensemble" for phase in standing.phases):
             click.echo(
                 f"error: the ensemble failed: see orchestrate results and {sweep.directory.logs}", err=True

@@ -228,17 +228,31 @@ def test_each_phase_freezes_when_the_one_before_has_settled() -> None:
 @pytest.mark.parametrize(("acc", "state"), [(math.nan, COMPLETED), (math.inf, DIVERGED), (0.5, FAILED)])
 def test_final_runs_without_any_finite_result_are_stuck(acc: float, state: str) -> None:
     everything = whole(acc=acc, state=state)
-    fine = everything.phases[1]
+    before, fine = coarse(outcomes=ended(TRIALS, DIVERGED, acc=math.nan)), everything.phases[1]
     if state == FAILED:
         # Of different kinds, so that it is not paused before.
         fine = replace(fine, outcomes={"g": outcome("g", FAILED, "A"), "h": outcome("h", FAILED, "B")})
-    known = facts(everything.phases[0], fine, compacted=0)
+    known = facts(before, fine, compacted=0)
     decision = decide(known, {}, ANY)
     assert decision.state == STUCK
     assert decision.message == (
-        "no trial of 'fine' gave a finite acc, so there is no setting for the final runs"
+        "no trial of 'coarse' or 'fine' gave a finite acc, so there is no setting for the final runs"
     )
     assert decision.actions == (Compact(8),)
+
+
+def test_final_runs_follow_a_last_stage_without_a_result_when_an_earlier_one_has_some() -> None:
+    everything = whole()
+    fine = replace(everything.phases[1], outcomes=ended("gh", DIVERGED, acc=math.nan))
+    known = facts(everything.phases[0], fine, compacted=0)
+    assert decide(known, {}, ANY) == Decision(RUNNING, (Freeze(PLAN.phases[2]),))
+
+
+def test_errors_that_differ_in_a_number_are_the_same() -> None:
+    texts = ("loss -18.25", "loss 3", "loss 1e-07", "loss -2.5E+10", "loss 0.5", "loss 12345")
+    failures = {name: outcome(name, FAILED, text) for name, text in zip("abcdef", texts, strict=True)}
+    decision = decide(facts(coarse(submission(1, *FULL), outcomes=failures)), states(1, UP, UP, UP), ANY)
+    assert decision.state == PAUSED
 
 
 @st.composite

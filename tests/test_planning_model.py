@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.planning.sampling.gaussian import _loss, _prior, fit
-from orchestrator.planning.sampling.model import improve, learn, propose
+from orchestrator.planning.sampling.model import _place, improve, learn, propose
 from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import sobol
 from orchestrator.space import Value, active, parse_space, setting_id
@@ -175,6 +175,28 @@ def test_a_batch_of_improvements_is_spread_over_what_is_unknown() -> None:
     first, second = (float(str(p["x"])) for p in improve(space, 2, 0, history, [], ran=ran, taken=ran))
     # Those of the largest expected improvement by themselves are neighbours.
     assert abs(first - 0.8) < 0.1 and abs(second - 0.2) < 0.1
+
+
+def test_improvements_are_far_enough_from_each_other_and_from_what_ran() -> None:
+    space = parse_space({"lr": "tag(log, interval(1e-4, 1))", "dropout": "interval(0, 0.7)"}, {}, "s.yaml")
+    points = sobol(space, 3)(40)
+    rates = [(math.log10(float(str(p["lr"]))) + 4) / 4 for p in points]
+    history = [Observation(p, -((rate - 0.5) ** 2), 1 / 3) for p, rate in zip(points, rates, strict=True)]
+    best = min(zip(rates, points, strict=True), key=lambda pair: abs(pair[0] - 0.5))[1]
+    history.append(Observation(best, 0.0, 1.0))
+    proposed = improve(space, 6, 5, history, points, ran=[best], taken=[best])
+    assert len(proposed) == 6
+    everything = [best, *proposed]
+    for i, one in enumerate(everything):
+        for other in everything[:i]:
+            apart = abs(math.log10(float(str(one["lr"])) / float(str(other["lr"])))) / 4
+            assert max(apart, abs(float(str(one["dropout"])) - float(str(other["dropout"]))) / 0.7) > 0.029
+
+
+@pytest.mark.parametrize("most", [16, 1024])
+def test_what_is_near_a_good_whole_number_stays_where_it_is_not_moved(most: int) -> None:
+    (parameter,) = parse_space({"n": f"tag(log, int(interval(1, {most})))"}, {}, "s.yaml")
+    assert [parameter.from_unit(_place(parameter, n)) for n in range(1, most + 1)] == list(range(1, most + 1))
 
 
 def test_nothing_is_improved_on_where_little_is_known_or_all_is_taken() -> None:

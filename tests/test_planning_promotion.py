@@ -21,6 +21,7 @@ from orchestrator.planning.promotion import (
     START,
     SURVIVOR,
     Known,
+    came_late,
     final_trials,
     promoted,
     wave_trials,
@@ -99,6 +100,23 @@ def test_where_rankings_do_not_carry_over_survivors_come_from_all_over_with_the_
     parents = [int(t.parent[-2:]) for t in trials if t.origin == SURVIVOR]
     assert parents[0] == 19
     assert min(parents) < 6
+
+
+def test_the_best_of_a_stage_that_came_in_late_goes_on_with_the_next_one() -> None:
+    first = [finished(f"coarse-{n}", float(n), f"c{n}") for n in range(8)]
+    went_on = {item.spec.setting_id for item in first[4:7]}
+    ran = [finished(f"medium-{n}", float(n), f"c{n}") for n in range(4, 7)]
+    late = came_late([first, ran], [{item.spec.setting_id for item in first}, went_on])
+    assert [merit.params["act"] for merit in late] == ["c7"]
+    trials = wave_trials(stage(8, 2, 1), 0, SPACE, 1, Known(before=ran, late=late))
+    survivors = [spec for spec in trials if spec.origin == SURVIVOR]
+    assert [spec.parent for spec in survivors] == ["coarse-7", "medium-6", "medium-5"]
+    assert len(trials) == 8
+    # It has gone on by now, and while nothing is late nothing is.
+    again = finished("fine-0", 1.0, "c7")
+    drawn = [{item.spec.setting_id for item in first}, went_on, {again.spec.setting_id}]
+    assert came_late([first, ran, [again]], drawn) == []
+    assert came_late([first], [set()]) == came_late([], []) == []
 
 
 def test_later_waves_count_on_and_repeat_nothing_of_the_stage() -> None:

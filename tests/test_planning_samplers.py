@@ -13,7 +13,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from orchestrator.planning.sampling.observation import Observation
-from orchestrator.planning.sampling.optuna_samplers import place_of
+from orchestrator.planning.sampling.points import place_of
 from orchestrator.planning.sampling.samplers import sample
 from orchestrator.schema import SAMPLERS
 from orchestrator.space import CHOICE, FLOAT, INT, Parameter, Value, parse_space

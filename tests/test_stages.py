@@ -270,7 +270,10 @@ def test_a_stage_without_any_result_leaves_the_ranges_as_they_were_and_says_so(
     tmp_path: Path, kind: str
 ) -> None:
     sweep, lr, fine = after_useless(tmp_path, kind)
-    assert status(sweep)["state"] == "done"
+    assert (status(sweep)["state"], status(sweep)["message"]) == (
+        "done",
+        "no trial of 'coarse' gave a finite score",
+    )
     assert (lr["low"], lr["high"]) == (1e-4, 1e-1)
     assert "no trial" in lr["reason"], lr["reason"]
     # There was nobody to promote: all of its trials are new.
@@ -291,6 +294,17 @@ def test_one_finite_result_among_others_is_kept_and_nothing_is_drawn_from_it(tmp
     assert list(fine["parent"][fine["origin"] == "survivor"]) == ["coarse-00003"]
     assert lr["low"] <= trials.loc["coarse-00003", "param.lr"] <= lr["high"]
     assert (fine["origin"] == "sampled").sum() == 5
+
+
+def test_a_last_stage_without_any_result_leaves_the_final_runs_to_the_one_before(tmp_path: Path) -> None:
+    train = USELESS.replace('if trial.stage != "coarse":', 'if trial.stage != "fine":')
+    write_user_sweep(tmp_path, train=train, sweep=USELESS_SWEEP.replace("KIND", "all diverge"))
+    done = orchestrate("run", "sweep.yaml", cwd=tmp_path)
+    said = "no trial of 'fine' gave a finite score: the final runs take the settings of 'coarse'"
+    assert said in " ".join(done.stdout.split())
+    trials = pd.read_parquet(tmp_path / "sweeps" / "mine" / "results" / "trials")
+    best = trials[trials["stage"] == "coarse"].nlargest(1, "objective")["param.lr"].iloc[0]
+    assert list(trials[trials["stage"] == "final"]["param.lr"]) == [best]
 
 
 def test_a_last_stage_without_any_result_is_stuck_with_one_message(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +20,10 @@ from orchestrator.cluster.interface import (
     TaskStatus,
 )
 from orchestrator.cluster.interface import FAILED as ENDED_FAILED
+from orchestrator.control.finished import has_result
 from orchestrator.control.room import learned
 from orchestrator.planning.plan import Phase
-from orchestrator.sweep.directory import CHECKS, FINAL
+from orchestrator.sweep.directory import CHECKS, FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.submissions import Submission
@@ -37,6 +39,8 @@ NEVER_BEGAN = 3
 COMPACT_SECONDS = 15.0
 # Ends that may be of the task's own doing.
 OWN_DOING = (UNTOLD, COMPLETED, ENDED_FAILED, MEMORY, TIME_LIMIT)
+
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 # The state of each task that is in question: (phase, submission, task).
 TaskKey = tuple[str, int, int]
@@ -191,10 +195,12 @@ def _what_begins(facts: Facts, begun: int, limits: Limits) -> Decision | None:
         return Decision(STUCK, _compact(facts, limits), facts.stop)
     if more:
         return Decision(RUNNING, (Freeze(current.phase, current.waves),))
-    following = facts.phases[begun].phase
-    if not (message := _cannot_freeze(current, following, facts.plan.metric)):
-        return Decision(RUNNING, (Freeze(following),))
-    return Decision(STUCK, _compact(facts, limits), message) if settled(current, limits.attempts) else None
+    following, metric = facts.phases[begun].phase, facts.plan.metric
+    if following.kind == FINAL and not has_result(current, metric) and not settled(current, limits.attempts):
+        return None
+    if message := _cannot_freeze(facts.phases[:begun], following, metric):
+        return Decision(STUCK, _compact(facts, limits), message)
+    return Decision(RUNNING, (Freeze(following),))
 
 
 def in_question(known: PhaseFacts) -> list[tuple[Submission, int]]:
@@ -330,16 +336,13 @@ def _sliced(items: Sequence[T], size: int | None) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)] if size else []
 
 
-def _cannot_freeze(before: PhaseFacts, phase: Phase, metric: str) -> str:
-    """Return why a phase can't begin, or nothing."""
-    if phase.kind != FINAL:
+def _cannot_freeze(begun: Sequence[PhaseFacts], phase: Phase, metric: str) -> str:
+    """Return why a phase can't begin after those that have, or nothing."""
+    stages = [known for known in begun if known.phase.kind == STAGE]
+    if phase.kind != FINAL or any(has_result(known, metric) for known in stages):
         return ""
-    outcomes = before.outcomes.values()
-    if any(o.state != FAILED and math.isfinite(o.metrics.get(metric, math.nan)) for o in outcomes):
-        return ""
-    return (
-        f"no trial of '{before.phase.name}' gave a finite {metric}, so there is no setting for the final runs"
-    )
+    names = " or ".join(f"'{known.phase.name}'" for known in stages)
+    return f"no trial of {names} gave a finite {metric}, so there is no setting for the final runs"
 
 
 def _unsound(known: PhaseFacts, facts: Facts, attempts: int) -> str:
@@ -396,7 +399,7 @@ def _refused(facts: Facts) -> str:
 def _signature(error: str) -> str:
     """Return what is the same in one error met by two trials: its last line, without numbers."""
     last = error.strip().splitlines()[-1] if error.strip() else ""
-    return "".join("#" if character.isdigit() else character for character in last)
+    return _NUMBER.sub("#", last)
 
 
 def _status(tasks: Mapping[TaskKey, TaskStatus], key: TaskKey) -> TaskStatus:

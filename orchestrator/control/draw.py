@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from orchestrator.config import job_config
 from orchestrator.control.finished import finished, observations
 from orchestrator.control.rates import with_range_test
 from orchestrator.diagnosis.collect import StageFinding, bounds, collect, read_stage
 from orchestrator.planning.combining import ensemble_trials
+from orchestrator.planning.finished import Finished
 from orchestrator.planning.narrowing.diagnosed import cut_diagnosed
 from orchestrator.planning.narrowing.evidence import StageResults
-from orchestrator.planning.narrowing.holding import best_values, free_to_json, hold, searchable, to_hold
+from orchestrator.planning.narrowing.holding import free_to_json, searchable, with_held
 from orchestrator.planning.narrowing.importance import importance
 from orchestrator.planning.narrowing.narrow import narrow
 from orchestrator.planning.narrowing.trust import Agreement, agreement
 from orchestrator.planning.narrowing.trust import from_json as trust_from_json
 from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.planning.promotion import Known, final_trials, wave_trials
+from orchestrator.planning.promotion import Known, came_late, final_trials, wave_trials
 from orchestrator.planning.sampling.prior_results import read_prior_results
-from orchestrator.planning.sampling.start_from import starting_settings
+from orchestrator.planning.sampling.start_from import own_values, starting_settings
 from orchestrator.schema import SweepConfig
-from orchestrator.space import Parameter, Value, to_json
+from orchestrator.space import Value, to_json
 from orchestrator.space.conditions import declared_space
 from orchestrator.sweep.directory import (
     CHECK_TRIALS,
@@ -94,7 +93,8 @@ def _draw(
     """Draw one wave of a stage; with the first one its ranges, which are written down before its trials."""
     path = directory.phase(phase.kind, phase.name).space
     earlier = plan.stages[: [stage.name for stage in plan.stages].index(phase.name)]
-    found = [finished(read_phase(directory, stage), plan) for stage in earlier]
+    behind = [read_phase(directory, stage) for stage in earlier]
+    found = [finished(known, plan) for known in behind]
     own = finished(read_phase(directory, phase), plan)
     results = [
         StageResults(
@@ -110,7 +110,8 @@ def _draw(
         create_exclusive(path, json.dumps(content, indent=1) + "\n")
     content, space = read_json(path), read_space(path)
     known = Known(
-        before=found[-1] if found else [],
+        before=found[_chosen_from(found)] if found else [],
+        late=came_late(found, [{trial.setting_id for trial in known.trials} for known in behind]),
         own=own,
         history=[seen for stage in results for seen in stage.observations],
         prior=read_prior_results(directory.prior, relative_scale(plan, plan.stages[0])),
@@ -120,6 +121,15 @@ def _draw(
         drawn=_so_far(directory, phase),
     )
     return wave_trials(phase, wave, space, config.seed, known)
+
+
+def _chosen_from(stages: Sequence[Sequence[Finished]]) -> int:
+    """Return the place of the last stage with a finite result, the last one where none has any.
+
+    A stage all of whose trials diverged, or that the budget left out, says nothing of which settings to take.
+    """
+    sound = [place for place, items in enumerate(stages) if any(math.isfinite(i.objective) for i in items)]
+    return sound[-1] if sound else len(stages) - 1
 
 
 def _so_far(directory: SweepDirectory, phase: Phase) -> list[TrialSpec]:
@@ -138,11 +148,11 @@ def _final(
     phases = (*plan.stages, phase)
     found = [finished(read_phase(directory, one), plan) for one in phases]
     seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
-    *earlier, last, own = found
+    place = _chosen_from(found[:-1])
     known = Known(
-        before=last,
-        earlier=[item for items in earlier for item in items],
-        own=own,
+        before=found[place],
+        earlier=[item for items in found[:place] for item in items],
+        own=found[-1],
         history=[one for part in seen for one in part],
         drawn=_so_far(directory, phase),
     )
@@ -172,14 +182,12 @@ def _ranges(
         searched = read_as(directory.phase(before.kind, before.name).space, searchable, RANGES)
         agreed = agreement(*results[-2:]) if len(results) > 1 else None
         space = narrow(searched, results, keep=before.keep, margin=before.margin, trust=agreed)
-        best = max(results[-1].observations, key=lambda seen: seen.objective, default=None)
         found = _diagnosed(directory, before)
-        space = cut_diagnosed(space, bounds(found, searched), best.params if best else {})
+        space = cut_diagnosed(space, bounds(found, searched), results[-1].observations)
     else:
         space = with_range_test(declared_space(config, directory.config), directory, config.checks.range_test)
     seen = [one for stage in results for one in stage.observations]
-    values = {**_own_values(config, space), **best_values(space, seen)}
-    held = hold(space, to_hold(phase.tune, space, seen), values)
+    held = with_held(phase.tune, space, seen, own_values(config, space))
     return {
         **to_json(held, phase.name),
         "free": free_to_json(space, held),
@@ -196,13 +204,6 @@ def _diagnosed(directory: SweepDirectory, stage: Phase) -> tuple[StageFinding, .
     params = {spec.trial_id: spec.params for spec in known.trials if spec.trial_id in known.outcomes}
     found = read_stage(directory.phase(stage.kind, stage.name).records, params)
     return collect(found)
-
-
-def _own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Any]:
-    """Return what the job's own config gives the parameters, for those that are held before any result."""
-    node = job_config(config)
-    values = {p.name: OmegaConf.select(node, p.name, throw_on_missing=False) for p in space}
-    return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
 
 
 def relative_scale(plan: Plan, phase: Phase) -> float:

@@ -35,3 +35,11 @@ def finished(known: PhaseFacts, plan: Plan) -> list[Finished]:
 def observations(found: Sequence[Finished], scale: float) -> tuple[Observation, ...]:
     """Return a phase's results as observations at a scale, a share of a full-scale training."""
     return tuple(Observation(item.spec.params, item.objective, scale, item.settled) for item in found)
+
+
+def has_result(known: PhaseFacts, metric: str) -> bool:
+    """Say whether any trial of a phase gave a finite objective."""
+    return any(
+        outcome.state != FAILED and math.isfinite(outcome.metrics.get(metric, math.nan))
+        for outcome in known.outcomes.values()
+    )

@@ -10,8 +10,10 @@ from typing import Any
 
 from orchestrator.control.agreements import agreements
 from orchestrator.control.decide import Decision
+from orchestrator.control.finished import has_result
 from orchestrator.planning.narrowing import trust
 from orchestrator.planning.plan import Phase, Plan
+from orchestrator.sweep.directory import FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import COMPLETED, DIVERGED, FAILED, PRUNED
 
@@ -85,7 +87,7 @@ def standing(
     return Standing(
         name=plan.name,
         state=decision.state,
-        message=decision.message or facts.note,
+        message=decision.message or facts.note or _without_result(facts),
         metric=plan.metric,
         mode=plan.mode,
         unit=plan.unit,
@@ -96,6 +98,21 @@ def standing(
         waiting=decision.waiting,
         agreements=agreements(plan, facts.phases),
     )
+
+
+def _without_result(facts: Facts) -> str:
+    """Say which stages gave nothing to go by, and what was done without them; empty where all gave some."""
+    metric = facts.plan.metric
+    ended = [k for k in facts.phases if k.phase.kind == STAGE and k.outcomes]
+    empty = [k.phase.name for k in ended if len(k.outcomes) == len(k.trials) and not has_result(k, metric)]
+    if not empty:
+        return ""
+    names = " or ".join(f"'{name}'" for name in empty)
+    told = f"no trial of {names} gave a finite {metric}"
+    sound = [known.phase.name for known in ended if has_result(known, metric)]
+    if sound and ended[-1].phase.name in empty and any(k.phase.kind == FINAL for k in facts.phases):
+        told += f": the final runs take the settings of '{sound[-1]}'"
+    return told
 
 
 def _phase(known: PhaseFacts, plan: Plan, attempts: int, shares: Mapping[str, float]) -> PhaseStanding:

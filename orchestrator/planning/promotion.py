@@ -30,6 +30,7 @@ class Known:
     Attributes:
         before: the finished trials of the stage before; empty for the first stage.
         earlier: those of the stages before that one.
+        late: settings of those stages that came in too late to go on, and must not be lost (`came_late`).
         own: the finished trials of the stage's own earlier waves.
         history: all results of all stages, for samplers that learn.
         prior: results of past studies, each at a scale of its own, for those that go by the order alone.
@@ -41,6 +42,7 @@ class Known:
 
     before: Sequence[Finished] = ()
     earlier: Sequence[Finished] = ()
+    late: Sequence[Merit] = ()
     own: Sequence[Finished] = ()
     history: Sequence[Observation] = ()
     prior: Sequence[Observation] = ()
@@ -257,7 +259,8 @@ def _promotions(phase: Phase, space: Sequence[Parameter], known: Known) -> list[
     """Return what a stage begins with: settings to try first, or survivors and controls."""
     if not known.before:
         return [_Pick(params, START) for params in known.start[: phase.wave_sizes[0]]]
-    room = phase.wave_sizes[0]
+    late = [merit for merit in known.late if phase.sampler != "model"][: phase.wave_sizes[0]]
+    room = phase.wave_sizes[0] - len(late)
     count = min(survivors_wanted(phase.survivors, known.trust, phase.trials), room)
     everything = [merit for merit in merits(known.before) if math.isfinite(merit.mean)]
     if carries_over(known.trust):
@@ -268,9 +271,28 @@ def _promotions(phase: Phase, space: Sequence[Parameter], known: Known) -> list[
     taken = {setting_id(merit.params) for merit in best}
     rest = [merit for merit in everything if setting_id(merit.params) not in taken]
     others = _spread(rest, min(phase.controls, room - len(best)))
-    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in best] + [
+    return [_Pick(merit.params, SURVIVOR, merit.trial_id) for merit in [*late, *best]] + [
         _Pick(merit.params, CONTROL, merit.trial_id) for merit in others
     ]
+
+
+def came_late(stages: Sequence[Sequence[Finished]], drawn: Sequence[Collection[str]]) -> list[Merit]:
+    """Return settings that came in after the stage that follows theirs had been drawn, the best of theirs.
+
+    The best by then always goes on. What is better than all that went on, and did not, was not in yet.
+    The model needs no telling: it learns from all results, and draws near the good ones.
+
+    Args:
+        stages: the results of each stage, the oldest first; of the last one nothing has gone on yet.
+        drawn: of each stage the settings of all its trials.
+    """
+    late: list[Merit] = []
+    for place, results in enumerate(stages[:-1]):
+        ranked = [merit for merit in merits(results) if merit.runs]
+        best = max((m.mean for m in ranked if setting_id(m.params) in drawn[place + 1]), default=math.inf)
+        gone_on = set().union(*drawn[place + 1 :])
+        late += [m for m in ranked if m.mean > best and setting_id(m.params) not in gone_on]
+    return late
 
 
 def _spread(ranked: Sequence[Merit], count: int) -> list[Merit]:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from orchestrator.planning.sampling.frame import ABSENT, Frame, frame_of
 from orchestrator.planning.sampling.gaussian import Floats, Posterior, fit
 from orchestrator.planning.sampling.observation import Observation
-from orchestrator.planning.sampling.points import Setting, sobol
+from orchestrator.planning.sampling.points import Setting, place_of, sobol
 from orchestrator.space import CHOICE, Parameter, active, setting_id
 
 # Results that the process is fitted to: its time grows with their number cubed.
@@ -35,6 +35,8 @@ STEPS, MOVED = (0.02, 0.1, 0.2), 0.5
 DRAWS, IDLE_ROUNDS = 24, 4
 # Settings of lower scales that are looked at for an improvement: those with the best expectation.
 MOST_KNOWN = 150
+# Settings of the final runs differ by more than this share of all that was searched, in some parameter.
+APART = 0.03
 # Where a diverged trial stands, and no result above, in distances from the middle to the best tenth.
 DIVERGED, BEST = -50.0, 20.0
 
@@ -156,7 +158,7 @@ def improve(
     Functions", 1998): these are the last few trainings, with none after them to explore for. The settings are
     chosen one after another, each as if those before it had given what is expected of them, which keeps them
     apart (the kriging believer of Ginsbourger, Le Riche and Carraro, "Kriging Is Well-Suited to Parallelize
-    Optimization", 2010).
+    Optimization", 2010). None is hardly different from another, or from one that ran, while there are others.
 
     Args:
         space: the ranges: new settings lie inside them.
@@ -182,35 +184,45 @@ def improve(
         incumbents, others = (
             model.frame.features([params for params in some if _fits(space, params)]) for some in (ran, taken)
         )
-        gone = {row.tobytes() for row in others}
-        free = np.array([row.tobytes() not in gone for row in rows])
-        chosen = _most_improving(model.posterior, rows, free, incumbents, count)
+        ran_or_taken = np.vstack([incumbents, others])
+        chosen = _most_improving(model.posterior, rows, ran_or_taken, incumbents, count)
     return [dict(old[at]) if at < len(old) else _setting(space, places[at - len(old)]) for at in chosen]
 
 
 def _most_improving(
-    posterior: Posterior, rows: Floats, free: NDArray[np.bool_], incumbents: Floats, count: int
+    posterior: Posterior, rows: Floats, gone: Floats, incumbents: Floats, count: int
 ) -> list[int]:
-    """Return which of the free candidates (m, d) improve most on incumbents (n, d), one after another."""
+    """Return which candidates (m, d) improve most on incumbents (n, d), one after another.
+
+    Those that are hardly different from any of `gone` (k, d) come after all others, equal ones not at all.
+    """
     from scipy.special import ndtr
 
     best = float(posterior.expect(incumbents).max())
     mean, covariance = posterior.predict(rows)
     chosen: list[int] = []
+    free, far = np.ones(len(rows), dtype=bool), np.ones(len(rows), dtype=bool)
+    for other in gone:
+        free, far = free & _differ(rows, other, 0.0), far & _differ(rows, other, APART)
     while len(chosen) < count and free.any():
         deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-10))
         above = (mean - best) / deviation
         density = np.exp(-(above**2) / 2) / math.sqrt(2 * math.pi)
         gain = deviation * (above * ndtr(above) + density)
-        at = int(np.where(free, gain, -np.inf).argmax())
+        at = int(np.where(far if far.any() else free, gain, -np.inf).argmax())
         chosen.append(at)
         # Several candidates may be the same setting.
-        free = free & (rows != rows[at]).any(axis=1)
+        free, far = free & _differ(rows, rows[at], 0.0), far & _differ(rows, rows[at], APART)
         best = max(best, float(mean[at]))
         # As if the mean had come out: it stays what it is everywhere, and what is near becomes certain.
         shared = covariance[:, at] / math.sqrt(covariance[at, at] + posterior.noise + 1e-9)
         covariance = covariance - np.outer(shared, shared)
     return chosen
+
+
+def _differ(rows: Floats, other: Floats, share: float) -> NDArray[np.bool_]:
+    """Say which rows (m, d) differ from another (d,) by more than a share of the range in some feature."""
+    return np.asarray((np.abs(rows - other) > share).any(axis=1))
 
 
 def _draw(model: Model, candidates: Floats, count: int, random: np.random.Generator) -> list[int]:
@@ -264,7 +276,7 @@ def _place(parameter: Parameter, value: Any) -> float:
     if value is ABSENT or not parameter.contains(value):
         return math.nan
     if parameter.kind != CHOICE:
-        return parameter.to_unit(value)
+        return place_of(parameter, value)
     return (parameter.index(value) + 0.5) / len(parameter.values)
 
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.planning.sampling.points import Draw, Setting, sobol
+from orchestrator.planning.sampling.points import Draw, Setting, place_of, sobol
 from orchestrator.planning.sampling.pooling import Scored, digest
-from orchestrator.space import CHOICE, INT, Parameter, setting_id
+from orchestrator.space import CHOICE, Parameter, setting_id
 
 if TYPE_CHECKING:
     import optuna
@@ -204,17 +204,6 @@ def _imputed(space: Sequence[Parameter], params: Mapping[str, Any]) -> Place:
             unit = zlib.crc32(f"{p.name} {setting_id(params)}".encode()) / 2**32
             place[p.name] = unit if _on_a_line(p) else int(unit * len(p.values))
     return place
-
-
-def place_of(parameter: Parameter, value: Any) -> float | int:
-    """Return where a value lies: the inverse of `Parameter.from_unit`, or a choice's number."""
-    if parameter.kind == CHOICE:
-        number = parameter.index(value)
-        return (number + 0.5) / len(parameter.values) if parameter.ordered else number
-    if parameter.kind == INT:
-        low, high = parameter.transformed(parameter.low - 0.5), parameter.transformed(parameter.high + 0.5)
-        return (parameter.transformed(value) - low) / (high - low)
-    return min(max(parameter.to_unit(value), 0.0), 1.0)
 
 
 def _value(parameter: Parameter, place: float | int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,3 +117,14 @@ def everything(space: Sequence[Parameter], seed: int) -> Iterator[Setting]:
     for index in order:
         digits = _digits(int(index), axes)
         yield {p.name: axis[digit] for p, axis, digit in zip(space, axes, digits, strict=True)}
+
+
+def place_of(parameter: Parameter, value: Any) -> float | int:
+    """Return where a value lies: the inverse of `Parameter.from_unit`, or a choice's number."""
+    if parameter.kind == CHOICE:
+        number = parameter.index(value)
+        return (number + 0.5) / len(parameter.values) if parameter.ordered else number
+    if parameter.kind == INT:
+        low, high = parameter.transformed(parameter.low - 0.5), parameter.transformed(parameter.high + 0.5)
+        return (parameter.transformed(value) - low) / (high - low)
+    return min(max(parameter.to_unit(value), 0.0), 1.0)
