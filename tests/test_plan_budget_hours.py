@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.control.create import work_out
-from orchestrator.planning.budget import parse_budget
+from orchestrator.planning.budget import CALIBRATION_TRIALS, parse_budget
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.reprice import CALIBRATION_TRIALS, Spent, reprice
+from orchestrator.planning.reprice import Spent, reprice
 
 FILE = """\
 name: tiny

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_sweep
 from orchestrator.control.create import work_out
-from orchestrator.planning.budget import Budget, parse_budget, planned_cost
+from orchestrator.planning.budget import CALIBRATION_TRIALS, Budget, parse_budget, planned_cost
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan, plan_from_json, plan_to_json
 from orchestrator.planning.reprice import (
-    CALIBRATION_TRIALS,
     MOST_GROWTH,
     Repriced,
     Spent,

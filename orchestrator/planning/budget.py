@@ -25,6 +25,8 @@ _UNITS = {
 }
 # Sums of floats miss a round budget by a last digit, which is no overspending.
 TOLERANCE = 1e-9
+# The trials of the very first wave of a budget in hours: what they cost can't be bounded beforehand.
+CALIBRATION_TRIALS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

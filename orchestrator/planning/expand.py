@@ -11,6 +11,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning import auto
 from orchestrator.planning.auto import AutoLadder, AutoStage, BudgetTooSmall, auto_stages
 from orchestrator.planning.budget import (
+    CALIBRATION_TRIALS,
     SAMPLES,
     TOLERANCE,
     TRAININGS,
@@ -229,7 +230,7 @@ def _calibrate(config: SweepConfig, budget: Budget, price: Price) -> tuple[str, 
     name, stage = next(iter(config.stages.items()))
     # A grid is drawn at once.
     grid = stage.sampler == "grid"
-    if stage.trials > 1 and not grid:
+    if stage.trials > CALIBRATION_TRIALS and not grid:
         stage.waves = max(2, stage.waves)
     unsure = "was not measured on this GPU" if price.unit == "GPU" else "may be wrong on these cores"
     why = f"jobs.cost {unsure}" if declared else "What a trial takes is not known"

@@ -11,15 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.planning.auto import LEAST_FIRST, LEAST_TRIALS, MOST_TRIALS, final_share
-from orchestrator.planning.budget import TOLERANCE, Budget, parse_budget, run_cost, show_amount
+from orchestrator.planning.budget import (
+    CALIBRATION_TRIALS,
+    TOLERANCE,
+    Budget,
+    parse_budget,
+    run_cost,
+    show_amount,
+)
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.sweep.directory import FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
 from orchestrator.sweep.records import COMPLETED
 
-# The trials of the very first wave of a budget in hours: what they cost can't be bounded beforehand.
-CALIBRATION_TRIALS = 8
 # Trials that turn out cheaper than declared allow more of them, up to so many times the plan's.
 MOST_GROWTH = 4.0
 
