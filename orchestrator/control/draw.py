@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.control.finished import finished, observations
+from orchestrator.control.finished import finished, has_result, observations
 from orchestrator.control.rates import with_range_test
 from orchestrator.diagnosis.collect import StageFinding, bounds, collect, read_stage
 from orchestrator.planning.combining import ensemble_trials
-from orchestrator.planning.finished import Finished
 from orchestrator.planning.narrowing.diagnosed import cut_diagnosed
 from orchestrator.planning.narrowing.evidence import StageResults
 from orchestrator.planning.narrowing.holding import free_to_json, searchable, with_held
@@ -37,7 +35,7 @@ from orchestrator.sweep.directory import (
     read_waves,
     write_trials,
 )
-from orchestrator.sweep.facts import read_phase
+from orchestrator.sweep.facts import PhaseFacts, read_phase
 from orchestrator.sweep.files import create_exclusive, read_as, read_json
 from orchestrator.sweep.records import COMPLETED
 from orchestrator.sweep.spaces import RANGES, read_space
@@ -110,7 +108,7 @@ def _draw(
         create_exclusive(path, json.dumps(content, indent=1) + "\n")
     content, space = read_json(path), read_space(path)
     known = Known(
-        before=found[_chosen_from(found)] if found else [],
+        before=found[_chosen_from(behind, plan.metric)] if found else [],
         late=came_late(found, [{trial.setting_id for trial in known.trials} for known in behind]),
         own=own,
         history=[seen for stage in results for seen in stage.observations],
@@ -123,12 +121,12 @@ def _draw(
     return wave_trials(phase, wave, space, config.seed, known)
 
 
-def _chosen_from(stages: Sequence[Sequence[Finished]]) -> int:
+def _chosen_from(stages: Sequence[PhaseFacts], metric: str) -> int:
     """Return the place of the last stage with a finite result, the last one where none has any.
 
     A stage all of whose trials diverged, or that the budget left out, says nothing of which settings to take.
     """
-    sound = [place for place, items in enumerate(stages) if any(math.isfinite(i.objective) for i in items)]
+    sound = [place for place, known in enumerate(stages) if has_result(known, metric)]
     return sound[-1] if sound else len(stages) - 1
 
 
@@ -146,9 +144,10 @@ def _final(
     directory: SweepDirectory, plan: Plan, config: SweepConfig, phase: Phase, before: Phase, wave: int
 ) -> list[TrialSpec]:
     phases = (*plan.stages, phase)
-    found = [finished(read_phase(directory, one), plan) for one in phases]
+    read = [read_phase(directory, one) for one in phases]
+    found = [finished(known, plan) for known in read]
     seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
-    place = _chosen_from(found[:-1])
+    place = _chosen_from(read[:-1], plan.metric)
     known = Known(
         before=found[place],
         earlier=[item for items in found[:place] for item in items],
