@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import pytest
 from hypothesis import settings
+from own_job import CODE
 
 # No test depends on the wall clock, a busy machine included; and it tries the same examples every time.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
@@ -69,6 +70,14 @@ def _missing(reason: str) -> NoReturn:
     if os.environ.get("ORCHESTRATOR_REQUIRE_SLURM"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a training function of a user's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_train.py").write_text(CODE)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from own_job import OWN_AUTO, own
 
 from orchestrator.cli import main
 from orchestrator.config import load_frozen, load_sweep
-from orchestrator.control.create import Planned, freeze_plan, work_out
+from orchestrator.control.create import freeze_plan, work_out
 from orchestrator.data.size import DatasetSize
 from orchestrator.errors import UserError
 from orchestrator.planning.auto import (
@@ -22,6 +23,7 @@ from orchestrator.planning.auto import (
     LEAST_FIRST,
     LEAST_STEP,
     LEAST_TRIALS,
+    MEASURED_TRIALS,
     AutoLadder,
     BudgetTooSmall,
     auto_stages,
@@ -29,33 +31,11 @@ from orchestrator.planning.auto import (
 )
 from orchestrator.planning.budget import parse_budget, planned_cost
 from orchestrator.planning.expand import expand
+from orchestrator.planning.narrowing.trust import TOO_FEW
 from orchestrator.planning.plan import Plan
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
 FREE = ("final.top=null", "final.seeds=null")
-OWN = """\
-name: tiny
-metric: {name: acc}
-jobs:
-  _target_: my_train.train
-  config: {lr: 0.1, fraction: 1.0, epochs: 10}
-  scale: {data: fraction, epochs: epochs}
-space: {lr: "tag(log, interval(1e-4, 1.0))"}
-budget: 20 trainings
-stages: auto
-"""
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_train.py").write_text("def train(config, trial):\n    return {'acc': 1.0}\n")
-    return tmp_path
-
-
-def own(text: str, *overrides: str) -> Planned:
-    Path("sweep.yaml").write_text(text)
-    return work_out(Path("sweep.yaml"), overrides)
 
 
 def counts(ladder: AutoLadder) -> list[int]:
@@ -246,9 +226,16 @@ def test_any_ladder_keeps_its_budget_and_climbs(
         assert 0 < stage.rung.data <= 1
         assert stage.rung.epochs is None or 1 <= stage.rung.epochs <= (epochs or 0)
         assert 1 <= stage.waves <= stage.trials
+        assert stage.survivors + stage.controls <= math.ceil(stage.trials / stage.waves)
     for low, high in pairwise(ladder.stages):
         assert trial_cost(high.rung, overhead) >= LEAST_STEP * trial_cost(low.rung, overhead) * (1 - 1e-9)
         assert low.trials + low.repeats >= high.trials + high.repeats
+
+
+@pytest.mark.parametrize("budget", range(2, 80))
+def test_enough_settings_run_at_both_scales_to_measure_the_ranking(budget: int) -> None:
+    for stage in auto_stages(budget, 1_000_000, 9).stages[1:]:
+        assert stage.trials < MEASURED_TRIALS or stage.survivors + stage.controls > TOO_FEW
 
 
 @given(budget=st.floats(2, 1000))
@@ -291,16 +278,16 @@ def test_the_file_and_the_command_line_say_auto_alike_and_the_frozen_file_says_w
 
 
 def test_a_users_own_job_without_a_dataset_gets_shares(here: Path) -> None:
-    planned = own(OWN)
+    planned = own(OWN_AUTO)
     assert [phase.scale.data for phase in planned.plan.stages] == [0.037, 0.111, 0.333]
     assert [phase.share for phase in planned.plan.phases] == [0.037, 0.111, 0.333, 1.0]
     assert in_budget(planned.plan) == pytest.approx(0.999, abs=0.001)
-    epochs_alone = own(OWN.replace("data: fraction, ", ""))
+    epochs_alone = own(OWN_AUTO.replace("data: fraction, ", ""))
     assert [phase.scale.epochs for phase in epochs_alone.plan.stages] == [1, 3]
 
 
 def test_hours_whose_price_is_not_known_are_explained_not_refused(here: Path) -> None:
-    plan = own(OWN, "slurm=gpu", "budget=40 gpu-hours").plan
+    plan = own(OWN_AUTO, "slurm=gpu", "budget=40 gpu-hours").plan
     assert plan.total.hours is None
     assert "Until the first trials are timed it is taken to pay for 20 trainings" in plan.notes[0]
     assert "the first wave of 'coarse' measures it" in plan.notes[-1]
@@ -308,7 +295,7 @@ def test_hours_whose_price_is_not_known_are_explained_not_refused(here: Path) ->
     assert "jobs.cost was not measured on this GPU" in declared.notes[-1]
     on_cores = work_out(DIGITS, ["stages=auto", "budget=0.01 core-hours", *FREE]).plan
     assert "jobs.cost may be wrong on these cores, so the first wave of 'coarse'" in on_cores.notes[-1]
-    assert not any("measures" in note for note in own(OWN).plan.notes)
+    assert not any("measures" in note for note in own(OWN_AUTO).plan.notes)
     # One wave could measure nothing in time, so there are two.
     explicit = work_out(DIGITS, ["slurm=gpu", "budget=1 gpu-hours"]).plan
     assert [phase.waves for phase in explicit.stages] == [2, 1, 1]
@@ -359,7 +346,7 @@ def test_what_is_refused(here: Path, overrides: list[str], key: str, words: str)
 
 def test_a_job_without_a_place_for_scales_has_no_cheap_trials(here: Path) -> None:
     with pytest.raises(UserError, match="no trial is cheaper than a full-scale one"):
-        own(OWN.replace("{data: fraction, epochs: epochs}", "{}"))
+        own(OWN_AUTO.replace("{data: fraction, epochs: epochs}", "{}"))
 
 
 def test_the_files_waves_come_before_the_budgets(here: Path) -> None:
@@ -375,7 +362,7 @@ def test_the_files_waves_come_before_the_budgets(here: Path) -> None:
 
 def test_samples_can_not_be_counted_without_a_dataset(here: Path) -> None:
     with pytest.raises(UserError, match="the dataset's size is not known"):
-        own(OWN, "budget=1e6 samples")
+        own(OWN_AUTO, "budget=1e6 samples")
 
 
 def test_plan_prints_the_reasons(here: Path) -> None:

@@ -7,38 +7,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from own_job import OWN_AUTO, own
 
 from orchestrator.config import load_sweep
-from orchestrator.control.create import work_out
 from orchestrator.data.size import DatasetSize
 from orchestrator.errors import UserError
 from orchestrator.planning.auto import MOST_TRIALS, AutoLadder, BudgetTooSmall, auto_stages, trial_cost
 from orchestrator.planning.expand import expand
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
-OWN = """\
-name: tiny
-metric: {name: acc}
-jobs:
-  _target_: my_train.train
-  config: {lr: 0.1, fraction: 1.0, epochs: 10}
-  scale: {data: fraction, epochs: epochs}
-space: {lr: "tag(log, interval(1e-4, 1.0))"}
-budget: 20 trainings
-stages: auto
-"""
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_train.py").write_text("def train(config, trial):\n    return {'acc': 1.0}\n")
-    return tmp_path
 
 
 def notes(text: str, *overrides: str) -> tuple[str, ...]:
-    Path("sweep.yaml").write_text(text)
-    return work_out(Path("sweep.yaml"), overrides).plan.notes
+    return own(text, *overrides).plan.notes
 
 
 def counts(ladder: AutoLadder) -> list[int]:
@@ -88,7 +69,7 @@ def test_whole_samples_leave_the_last_stage_as_many_trials_as_final_runs(counts:
 
 
 def test_a_large_part_that_stays_unspent_is_told(here: Path) -> None:
-    text = OWN.replace("{data: fraction, epochs: epochs}", "{epochs: epochs}").replace(
+    text = OWN_AUTO.replace("{data: fraction, epochs: epochs}", "{epochs: epochs}").replace(
         "epochs: 10", "epochs: 1"
     )
     left = notes(text, "budget=5.9 trainings")
@@ -97,13 +78,13 @@ def test_a_large_part_that_stays_unspent_is_told(here: Path) -> None:
 
 
 def test_without_final_runs_the_last_stage_is_at_what_the_budget_pays_for(here: Path) -> None:
-    small = notes(OWN, "budget=1 trainings", "final.top=0")
+    small = notes(OWN_AUTO, "budget=1 trainings", "final.top=0")
     assert "There are no final runs (final.top is 0), and the last stage is at 1/9 of full scale." in small
     assert small[-1] == "There is no stage at full scale: it would have too few trials to choose from."
-    large = notes(OWN, "budget=30 trainings", "final.top=0")
+    large = notes(OWN_AUTO, "budget=30 trainings", "final.top=0")
     assert "There are no final runs (final.top is 0), and the last stage is at full scale." in large
     with pytest.raises(UserError) as caught:
-        notes(OWN, "budget=0.14 trainings", "final.top=0")
+        notes(OWN_AUTO, "budget=0.14 trainings", "final.top=0")
     assert "0.14 trainings can't pay for a first stage of 4 trials; it would buy 3 trials at 1/27 of" in str(
         caught.value
     )

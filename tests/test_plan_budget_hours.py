@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from own_job import own
 
-from orchestrator.control.create import work_out
 from orchestrator.planning.budget import CALIBRATION_TRIALS, parse_budget
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
@@ -30,16 +30,8 @@ budget: 0.00015 core-hours
 """
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_train.py").write_text("def train(config, trial):\n    return {'acc': 1.0}\n")
-    (tmp_path / "sweep.yaml").write_text(FILE)
-    return tmp_path
-
-
 def planned(*overrides: str) -> tuple[Plan, Price]:
-    found = work_out(Path("sweep.yaml"), ["slurm.cpus_per_task=1", *overrides])
+    found = own(FILE, "slurm.cpus_per_task=1", *overrides)
     return found.plan, Price.of(found.config)
 
 

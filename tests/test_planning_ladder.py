@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from own_job import OWN_JOB, own
 
 from orchestrator.config import load_sweep
-from orchestrator.control.create import Planned, work_out
+from orchestrator.control.create import work_out
 from orchestrator.errors import UserError
 from orchestrator.planning.cost import Price, phase_cost, total_cost
 from orchestrator.planning.plan import Cost, Phase, Plan, plan_from_json, plan_to_json
@@ -17,31 +18,12 @@ from orchestrator.schema import SlurmConfig
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits.yaml"
-OWN = """\
-name: tiny
-metric: {name: acc}
-jobs:
-  _target_: my_train.train
-  config: {lr: 0.1, fraction: 1.0, epochs: 10}
-  scale: {data: fraction, epochs: epochs}
-space: {lr: "tag(log, interval(1e-4, 1.0))"}
-stages:
-  coarse: {trials: 10, data: 0.5, epochs: 1}
-  fine: {trials: 7}
-final: {top: 2, seeds: 2}
+OWN = f"""\
+{OWN_JOB}stages:
+  coarse: {{trials: 10, data: 0.5, epochs: 1}}
+  fine: {{trials: 7}}
+final: {{top: 2, seeds: 2}}
 """
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_train.py").write_text("def train(config, trial):\n    return {'acc': 1.0}\n")
-    return tmp_path
-
-
-def own(text: str, *overrides: str) -> Planned:
-    Path("sweep.yaml").write_text(text)
-    return work_out(Path("sweep.yaml"), overrides)
 
 
 def phases(plan: Plan) -> dict[str, Phase]:

@@ -39,8 +39,10 @@ MOST_TRIALS = 10_000
 # How a stage draws its trials: by this sampler, in so many waves, of at least so many trials each.
 SAMPLER, WAVES, LEAST_WAVE = "model", 4, 2
 # The model itself takes settings on; so few more are sure to run again, and so many for comparison. A stage
-# of at least the last number of trials has two of each, the least that measures how a ranking carries over.
-SURVIVORS, CONTROLS, MEASURED_TRIALS = 1 / 8, 1 / 16, 16
+# of at least the last number of trials has the least of both that measure how a ranking carries over (see
+# `trust.TOO_FEW`), and a first wave that holds them.
+SURVIVORS, CONTROLS = 1 / 8, 1 / 16
+LEAST_SURVIVORS, LEAST_CONTROLS, MEASURED_TRIALS = 3, 2, 20
 # The share of the last stage that runs its best settings again, and the fewest runs worth it.
 REPEATS, LEAST_REPEATS = 0.15, 2
 CLOSE, PRUNE = 1.0, 0.0
@@ -311,14 +313,14 @@ def _stages(
                 trials=runs - repeats,
                 repeats=repeats,
                 waves=max(1, min(WAVES, (runs - repeats) // least_wave)),
-                survivors=_promoted(runs - repeats, SURVIVORS) if place else 0,
-                controls=_promoted(runs - repeats, CONTROLS) if place else 0,
+                survivors=_promoted(runs - repeats, SURVIVORS, LEAST_SURVIVORS) if place else 0,
+                controls=_promoted(runs - repeats, CONTROLS, LEAST_CONTROLS) if place else 0,
                 cost=runs * trial_cost(rung, overhead),
             )
         )
     return tuple(stages)
 
 
-def _promoted(trials: int, share: float) -> int:
+def _promoted(trials: int, share: float, least: int) -> int:
     """Return how many settings of the stage before are sure to run again."""
-    return max(math.floor(trials * share), 2 if trials >= MEASURED_TRIALS else 0)
+    return max(math.floor(trials * share), least if trials >= MEASURED_TRIALS else 0)
