@@ -14,7 +14,7 @@ from orchestrator.errors import UserError
 from orchestrator.planning.budget import parse_budget
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan
-from orchestrator.planning.reprice import Spent, run_costs, used_so_far
+from orchestrator.planning.spending import Spent, run_costs, used_so_far
 from orchestrator.sweep.directory import FINAL, STAGE
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits.yaml"

@@ -10,7 +10,8 @@ from own_job import own
 from orchestrator.planning.budget import CALIBRATION_TRIALS, parse_budget
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.reprice import Spent, reprice
+from orchestrator.planning.reprice import reprice
+from orchestrator.planning.spending import Spent
 
 FILE = """\
 name: tiny

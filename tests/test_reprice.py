@@ -16,16 +16,8 @@ from orchestrator.control.create import work_out
 from orchestrator.planning.budget import CALIBRATION_TRIALS, Budget, parse_budget, planned_cost
 from orchestrator.planning.cost import Price
 from orchestrator.planning.plan import Phase, Plan, plan_from_json, plan_to_json
-from orchestrator.planning.reprice import (
-    MOST_GROWTH,
-    Repriced,
-    Spent,
-    reprice,
-    run_costs,
-    spent,
-    used_so_far,
-    within_budget,
-)
+from orchestrator.planning.reprice import MOST_GROWTH, Repriced, reprice, within_budget
+from orchestrator.planning.spending import Spent, run_costs, spent, used_so_far
 from orchestrator.sweep.digest import digest_of
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE, TrialSpec
 from orchestrator.sweep.facts import Facts, PhaseFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.control.opened import Sweep
 from orchestrator.planning.budget import check_countable, check_unit, parse_budget, show_amount
 from orchestrator.planning.cost import Price
-from orchestrator.planning.reprice import spent, used_so_far
+from orchestrator.planning.spending import spent, used_so_far
 from orchestrator.sweep.budgets import write_budget
 from orchestrator.sweep.facts import read_facts
 

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.cluster.interface import (
-    ALIVE,
-    COMPLETED,
-    MEMORY,
-    PENDING,
-    TIME_LIMIT,
-    UNTOLD,
-    Capacity,
-    TaskStatus,
-)
-from orchestrator.cluster.interface import FAILED as ENDED_FAILED
+from orchestrator.cluster.interface import ALIVE, PENDING, Capacity, TaskStatus
 from orchestrator.control.finished import has_result
+from orchestrator.control.pausing import why_pause
 from orchestrator.control.room import learned
 from orchestrator.planning.plan import Phase
 from orchestrator.sweep.directory import CHECKS, FINAL, STAGE
 from orchestrator.sweep.facts import Facts, PhaseFacts
-from orchestrator.sweep.records import FAILED
 from orchestrator.sweep.submissions import Submission
 
 RUNNING, DONE, PAUSED, CANCELLED, STUCK = "running", "done", "paused", "cancelled", "stuck"
 
-# The same error this often, and in so large a share of the trials, is the set-up's, not the setting's.
-# One bad choice of two must not reach it by an unlucky order.
-SAME_ERRORS, SAME_SHARE = 6, 0.75
-# So many tasks that end before any trial of their phase has begun can't run at all.
-NEVER_BEGAN = 3
 # Seconds between two times that the results are brought up to date while the sweep goes on.
 COMPACT_SECONDS = 15.0
-# Ends that may be of the task's own doing.
-OWN_DOING = (UNTOLD, COMPLETED, ENDED_FAILED, MEMORY, TIME_LIMIT)
-
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
-
 # The state of each task that is in question: (phase, submission, task).
 TaskKey = tuple[str, int, int]
 
@@ -163,7 +142,7 @@ def _decide(facts: Facts, tasks: Mapping[TaskKey, TaskStatus], limits: Limits) -
     if not begun:
         return Decision(RUNNING, (Freeze(facts.phases[0].phase),))
     for known in begun:
-        if message := _unsound(known, facts, limits.attempts) or _same_error(known) or _never_began(known):
+        if message := why_pause(known, limits.attempts, accepted=facts.accepted):
             return Decision(PAUSED, (*_stop(known, tasks), *_compact(facts, limits)), message)
     needs = [_need(known, tasks, limits.attempts) for known in begun]
     # The phases before it have closed: what is left of them is seen to, and not waited for.
@@ -345,37 +324,6 @@ def _cannot_freeze(begun: Sequence[PhaseFacts], phase: Phase, metric: str) -> st
     return f"no trial of {names} gave a finite {metric}, so there is no setting for the final runs"
 
 
-def _unsound(known: PhaseFacts, facts: Facts, attempts: int) -> str:
-    """Return what the checks found wrong, unless a person wants to go on in spite of it, or nothing."""
-    if known.phase.kind != CHECKS or facts.accepted:
-        return ""
-    failures = [outcome.error for outcome in known.outcomes.values() if outcome.state == FAILED]
-    return "\n".join([*failures, *(f"the checks: {reason}" for reason in known.given_up(attempts).values())])
-
-
-def _same_error(known: PhaseFacts) -> str:
-    """Return the message that pauses a sweep, or nothing."""
-    failures = [outcome for outcome in known.outcomes.values() if outcome.state == FAILED]
-    if not failures or known.phase.kind == CHECKS:
-        return ""
-    signature, count = Counter(_signature(outcome.error) for outcome in failures).most_common(1)[0]
-    if count < min(SAME_ERRORS, len(known.trials)) or count < SAME_SHARE * len(known.outcomes):
-        return ""
-    example = next(outcome for outcome in failures if _signature(outcome.error) == signature)
-    return (
-        f"{count} of {len(known.outcomes)} trials of '{known.phase.name}' failed in the same way; "
-        f"here is one of them ({example.trial}):\n{example.error}"
-    )
-
-
-def _never_began(known: PhaseFacts) -> str:
-    """Return the message that pauses a sweep none of whose tasks so much as began a trial, or nothing."""
-    counts = [loss for loss in known.losses() if loss.cause in OWN_DOING and loss.blamed]
-    if known.outcomes or any(known.started.values()) or len(counts) < NEVER_BEGAN:
-        return ""
-    return f"{len(counts)} tasks of '{known.phase.name}' ended before they began a trial: {counts[-1].reason}"
-
-
 def _stuck(tasks: Mapping[TaskKey, TaskStatus]) -> str:
     """Say that tasks wait for what will not come by itself, or nothing."""
     reasons = Counter(status.reason for status in tasks.values() if status.stuck)
@@ -394,12 +342,6 @@ def _refused(facts: Facts) -> str:
         return ""
     what = "has no room now" if last.refusal.full else "refused the last submission"
     return f"the cluster {what}: {last.refusal.reason}"
-
-
-def _signature(error: str) -> str:
-    """Return what is the same in one error met by two trials: its last line, without numbers."""
-    last = error.strip().splitlines()[-1] if error.strip() else ""
-    return _NUMBER.sub("#", last)
 
 
 def _status(tasks: Mapping[TaskKey, TaskStatus], key: TaskKey) -> TaskStatus:
