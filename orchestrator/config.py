@@ -101,6 +101,10 @@ def _without_auto(node: dict[str, Any], overrides: Sequence[str], file: Path) ->
     where: Path | str = COMMAND_LINE if words else file
     stages = [*words.values(), node.get("stages")][0]
     rest = [text for text in overrides if text not in words]
+    if not words and stages == "auto" and (names := [name for text in rest for name in _named_stages(text)]):
+        # Stages written on the command line take the place of the file's auto.
+        node["stages"] = {name: {} for name in names}
+        return rest
     if not isinstance(stages, str) or "${" in stages:
         return rest
     if stages != "auto":
@@ -122,6 +126,20 @@ def _without_auto(node: dict[str, Any], overrides: Sequence[str], file: Path) ->
         )  # fmt: skip
     node.pop("stages", None)
     return rest
+
+
+def _named_stages(override: str) -> list[str]:
+    """Return the names in an override that gives the stages as a mapping, `stages={coarse: {...}}`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if not override.startswith("stages={"):
+        return []
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return []  # refused with the other overrides
+    return [str(name) for name in value] if isinstance(value, dict) else []
 
 
 # Sections whose keys hold dots, and whose values are a grammar of their own; what an entry of each is.

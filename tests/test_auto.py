@@ -344,6 +344,19 @@ def test_what_is_refused(here: Path, overrides: list[str], key: str, words: str)
     assert words in str(caught.value)
 
 
+def test_stages_on_the_command_line_take_the_place_of_the_files_auto(here: Path) -> None:
+    written = "stages={small: {trials: 8, data: 0.1}, large: {trials: 4}}"
+    plan = own(OWN_AUTO, written, "stages.small.trials=9", "budget=null").plan
+    assert [(stage.name, stage.trials) for stage in plan.stages] == [("small", 9), ("large", 4)]
+    assert not plan.auto
+    for wrong, words in [
+        ("{small: {trails: 8}}", "Did you mean 'trials'"),
+        ("{small: {trials: 8", "no override"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            own(OWN_AUTO, f"stages={wrong}")
+
+
 def test_a_job_without_a_place_for_scales_has_no_cheap_trials(here: Path) -> None:
     with pytest.raises(UserError, match="no trial is cheaper than a full-scale one"):
         own(OWN_AUTO.replace("{data: fraction, epochs: epochs}", "{}"))

@@ -215,6 +215,20 @@ def test_the_plan_says_what_a_stage_tunes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("survivors", "controls", "told"),
+    [
+        (3, 1, "second: 3 survivors and 1 control, 4 new settings"),
+        (1, 0, "second: 1 survivor, 7 new settings"),
+        (0, 2, "second: 2 controls, 6 new settings"),
+        (0, 0, "second: 8 new settings"),
+    ],
+)
+def test_the_plan_says_what_runs_again(tmp_path: Path, survivors: int, controls: int, told: str) -> None:
+    asked = [f"stages.second.survivors={survivors}", f"stages.second.controls={controls}"]
+    assert told in plan_text(tmp_path, "stages.second.trials=8", *asked)
+
+
+@pytest.mark.parametrize(
     ("tune", "message"),
     [
         ("auto", "expected a list. Put it in brackets: tune: [...]"),

@@ -14,6 +14,7 @@ from orchestrator.planning.budget import parse_budget, planned_cost, show_amount
 from orchestrator.planning.narrowing.holding import AUTO
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.report.layout import duration, hours, table
+from orchestrator.report.units import counted
 from orchestrator.space import Parameter, show
 from orchestrator.sweep.directory import CHECKS, ENSEMBLE, FINAL, STAGE
 
@@ -86,8 +87,7 @@ def _story(phase: Phase, after: Phase | None) -> str:
         waves = f", chosen in {phase.waves} waves" if phase.waves > 1 else ""
         return f"{best} from {seeds} seed{'s' * (seeds > 1)}{waves}, {_kept(phase.scale.checkpoints)}"
     new = phase.trials - phase.survivors - phase.controls
-    promoted = f"{phase.survivors} survivors and {phase.controls} controls, " if phase.survivors else ""
-    text = f"{promoted}{new} new settings by {phase.sampler}"
+    text = f"{_promoted(phase)}{new} new settings by {phase.sampler}"
     if phase.tune:
         text += f", {_tuned(phase.tune)}"
     if phase.waves > 1:
@@ -97,6 +97,13 @@ def _story(phase: Phase, after: Phase | None) -> str:
     if after is not None and after.kind == STAGE:
         return f"{text}; then every range is narrowed to where the best {phase.keep:.0%} were"
     return f"{text}; then the best go on to full scale" if after is not None else text
+
+
+def _promoted(phase: Phase) -> str:
+    """Say how many settings of the stage before run again."""
+    counts = {"survivor": phase.survivors, "control": phase.controls}
+    told = [counted(count, what) for what, count in counts.items() if count]
+    return f"{' and '.join(told)}, " if told else ""
 
 
 def _tuned(tune: Sequence[str]) -> str:
