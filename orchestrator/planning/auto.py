@@ -39,10 +39,10 @@ MOST_TRIALS = 10_000
 # How a stage draws its trials: by this sampler, in so many waves, of at least so many trials each.
 SAMPLER, WAVES, LEAST_WAVE = "model", 4, 2
 # The model itself takes settings on; so few more are sure to run again, and so many for comparison. A stage
-# of at least the last number of trials has the least of both that measure how a ranking carries over (see
-# `trust.TOO_FEW`), and a first wave that holds them.
-SURVIVORS, CONTROLS = 1 / 8, 1 / 16
-LEAST_SURVIVORS, LEAST_CONTROLS, MEASURED_TRIALS = 3, 2, 20
+# of at least the last number of trials has two of each, the most that its first wave holds.
+SURVIVORS, CONTROLS, COMPARED_TRIALS = 1 / 8, 1 / 16, 16
+# One of so many trials has enough of both to measure how a ranking carries over (see `trust.TOO_FEW`).
+MEASURED_TRIALS, MEASURED = 20, 5
 # The share of the last stage that runs its best settings again, and the fewest runs worth it.
 REPEATS, LEAST_REPEATS = 0.15, 2
 CLOSE, PRUNE = 1.0, 0.0
@@ -306,6 +306,7 @@ def _stages(
         last = top > 0 and place == len(rungs) - 1
         repeats = min(math.floor(runs * REPEATS), runs - top) if last else 0
         repeats = repeats if repeats >= LEAST_REPEATS else 0
+        survivors, controls = _promoted(runs - repeats) if place else (0, 0)
         stages.append(
             AutoStage(
                 name=_NAMES[len(rungs)][place],
@@ -313,14 +314,16 @@ def _stages(
                 trials=runs - repeats,
                 repeats=repeats,
                 waves=max(1, min(WAVES, (runs - repeats) // least_wave)),
-                survivors=_promoted(runs - repeats, SURVIVORS, LEAST_SURVIVORS) if place else 0,
-                controls=_promoted(runs - repeats, CONTROLS, LEAST_CONTROLS) if place else 0,
+                survivors=survivors,
+                controls=controls,
                 cost=runs * trial_cost(rung, overhead),
             )
         )
     return tuple(stages)
 
 
-def _promoted(trials: int, share: float, least: int) -> int:
-    """Return how many settings of the stage before are sure to run again."""
-    return max(math.floor(trials * share), least if trials >= MEASURED_TRIALS else 0)
+def _promoted(trials: int) -> tuple[int, int]:
+    """Return how many survivors and controls of the stage before are sure to run again."""
+    least = 2 if trials >= COMPARED_TRIALS else 0
+    survivors, controls = (max(math.floor(trials * share), least) for share in (SURVIVORS, CONTROLS))
+    return max(survivors, MEASURED - controls if trials >= MEASURED_TRIALS else 0), controls
