@@ -114,6 +114,20 @@ def test_an_opponent_stays_within_its_budget_and_repeats_itself(method: str, res
     assert errors[1] <= errors[0]
 
 
+def test_narrowing_alone_leaves_a_range_that_was_declared_wrong() -> None:
+    sweep, task = module("sweep"), made_up(resumable=False)
+    walled = tuple(p if p.kind == "choice" else replace(p, limits=(p.low, p.high)) for p in task.space)
+    found: dict[str, list[float]] = {}
+    for name in ("sweep-half-ranges", "sweep-half-ranges-no-narrowing"):
+        # Seeds whose half is the upper one, without the best place.
+        seeds = [seed for seed in range(8) if sweep._halved(walled, seed)[0].low == 0.5][:3]
+        found[name] = [
+            sweep.VARIANTS[name](replace(task, space=walled), 8.0, seed).setting["x"] for seed in seeds
+        ]
+    assert max(found["sweep-half-ranges"]) < 0.45
+    assert min(found["sweep-half-ranges-no-narrowing"]) >= 0.5
+
+
 def test_random_trains_as_many_settings_as_the_budget_holds() -> None:
     meter = module("methods").spend(module("opponents.draw").random, made_up(resumable=False), 5.0, 0)
     assert meter.spent == 5.0

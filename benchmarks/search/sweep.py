@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 from meter import Meter, Outcome, Spent
 from task import Task
 
@@ -25,7 +26,7 @@ from orchestrator.planning.plan import Phase, Scale
 from orchestrator.planning.promotion import SURVIVOR, Known, final_trials, wave_trials
 from orchestrator.planning.sampling.observation import Observation
 from orchestrator.schema import StageConfig
-from orchestrator.space import Parameter
+from orchestrator.space import CHOICE, Parameter
 from orchestrator.sweep.directory import FINAL, STAGE
 
 
@@ -40,6 +41,8 @@ class Variant:
     promotion: bool = True
     # without new settings after the first stage, ranges don't matter either: successive halving over scales
     fresh: bool = True
+    # as a person may who guesses wrong: each number is declared with one half of its range, and may leave it
+    halved: bool = False
 
 
 @dataclass(slots=True)
@@ -58,7 +61,8 @@ class Progress:
 
 def run(task: Task, budget: float, seed: int, variant: Variant = Variant()) -> Outcome:
     """Run one sweep and return the setting it ends with, trained at full scale."""
-    meter, progress = Meter(task, budget, seed), Progress(task.space)
+    space = _halved(task.space, seed) if variant.halved else task.space
+    meter, progress = Meter(task, budget, seed), Progress(space)
     epochs = len(task.levels) if task.resumable else None
     ladder = auto_stages(budget, None, epochs, data=not task.resumable, seeds=1)
     for stage in ladder.stages:
@@ -122,6 +126,16 @@ def _stage(meter: Meter, progress: Progress, stage: AutoStage, variant: Variant,
     progress.before = own
 
 
+def _halved(space: tuple[Parameter, ...], seed: int) -> tuple[Parameter, ...]:
+    """Return the ranges with the lower or the upper half of each number's, drawn by the seed."""
+    upper = np.random.default_rng(seed).integers(2, size=len(space)) * 0.5
+    return tuple(
+        parameter if parameter.kind == CHOICE
+        else replace(parameter, low=parameter.from_unit(low), high=parameter.from_unit(low + 0.5))
+        for parameter, low in zip(space, upper.tolist(), strict=True)
+    )  # fmt: skip
+
+
 def _survivors(stage: AutoStage, variant: Variant) -> int:
     if not variant.promotion:
         return 0
@@ -141,4 +155,6 @@ VARIANTS: dict[str, Callable[[Task, float, int], Outcome]] = {
     "sweep-no-model": partial(run, variant=Variant(model=False)),
     "sweep-no-promotion": partial(run, variant=Variant(promotion=False)),
     "sweep-scales-alone": partial(run, variant=Variant(model=False, narrowing=False, fresh=False)),
+    "sweep-half-ranges": partial(run, variant=Variant(halved=True)),
+    "sweep-half-ranges-no-narrowing": partial(run, variant=Variant(halved=True, narrowing=False)),
 }
