@@ -56,7 +56,7 @@ class StageConfig:
     # random changes of the training inputs; null: as the job's config has them, and none before full scale
     augment: bool | None = None
     # sobol, random, grid; of those that learn: tpe, gp (Gaussian process), cmaes, model
-    sampler: str = "sobol"
+    sampler: str = "model"
     # the share of this stage's trials that counts as good when the next ranges are drawn
     keep: float = 0.25
     # how much wider than the good trials the next range is, as a share of their spread

@@ -14,6 +14,7 @@ from orchestrator.planning.sampling.gaussian import _loss, _prior, fit
 from orchestrator.planning.sampling.model import _place, improve, learn, propose
 from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.points import sobol
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import Value, active, parse_space, setting_id
 
 SPACE = parse_space(
@@ -239,3 +240,12 @@ def test_many_results_and_many_proposals(count: int) -> None:
     blind = sobol(SPACE, 77)(200)
     assert np.corrcoef(model.mean(blind), [merit(p) for p in blind])[0, 1] > 0.9
     assert np.mean([merit(p) for p in proposals]) > np.quantile([merit(p) for p in blind], 0.7)
+
+
+def test_without_results_its_settings_are_sobols_and_all_different() -> None:
+    space = parse_space({"option": "choice(a, b)", "number": "int(interval(1, 3))"}, {}, "few.yaml")
+    taken: list[dict[str, Value]] = [{"option": "a", "number": 1}]
+    for count in (4, 5, 40):
+        settings = propose(space, count, 3, (), taken=taken)
+        assert settings == sample(space, count, "sobol", 3, taken=taken)
+        assert len({setting_id(setting) for setting in [*settings, *taken]}) == min(count, 5) + 1

@@ -209,8 +209,8 @@ def plan_text(folder: Path, *overrides: str) -> str:
 
 def test_the_plan_says_what_a_stage_tunes(tmp_path: Path) -> None:
     text = plan_text(tmp_path, "stages.second.tune=[auto]")
-    assert "first: 6 new settings by sobol, tuning lr and holding the rest; then" in text
-    assert "5 new settings by sobol, all tuned but what hardly mattered before, which is held" in text
+    assert "first: 6 new settings by model, tuning lr and holding the rest; then" in text
+    assert "5 new settings by model, all tuned but what hardly mattered before, which is held" in text
     assert "holding" not in plan_text(tmp_path, "stages.first.tune=[]")
 
 

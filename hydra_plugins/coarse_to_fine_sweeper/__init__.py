@@ -36,7 +36,7 @@ class CoarseToFineConf:
     # data.fraction}; `+key` adds one. seed: the seed of each job
     scale: Any = None
     # of stages that name none: sobol, random, grid, tpe, gp, cmaes, model
-    sampler: str = "sobol"
+    sampler: str = "model"
     # of stages that say nothing else: the share of the jobs that counts as good when ranges are narrowed
     keep: float = 0.25
     # hard limits by key that a range never moves past: {lr: [0, 1]}

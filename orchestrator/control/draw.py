@@ -107,11 +107,12 @@ def _draw(
         # Another process may have drawn them, and trials from them, while this one was stalled.
         create_exclusive(path, json.dumps(content, indent=1) + "\n")
     content, space = read_json(path), read_space(path)
+    told = [stage for stage, ended in zip(results, behind, strict=False) if has_result(ended, plan.metric)]
     known = Known(
         before=found[_chosen_from(behind, plan.metric)] if found else [],
         late=came_late(found, [{trial.setting_id for trial in known.trials} for known in behind]),
         own=own,
-        history=[seen for stage in results for seen in stage.observations],
+        history=[seen for stage in (*told, results[-1]) for seen in stage.observations],
         prior=read_prior_results(directory.prior, relative_scale(plan, plan.stages[0])),
         trust=trust_from_json(content.get("agreement")),
         start=[] if earlier else _start(config, directory),
@@ -148,11 +149,12 @@ def _final(
     found = [finished(known, plan) for known in read]
     seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
     place = _chosen_from(read[:-1], plan.metric)
+    told = [part for part, ended in zip(seen, read, strict=True) if has_result(ended, plan.metric)]
     known = Known(
         before=found[place],
         earlier=[item for items in found[:place] for item in items],
         own=found[-1],
-        history=[one for part in seen for one in part],
+        history=[one for part in told for one in part],
         drawn=_so_far(directory, phase),
     )
     space = read_space(directory.phase(before.kind, before.name).space)

@@ -48,7 +48,7 @@ class Settings:
     metric: str = "objective"
     mode: str = "max"
     seed: int = 0
-    sampler: str = "sobol"
+    sampler: str = "model"
     keep: float = 0.25
     stages: Mapping[str, Any] | None = None
     scale: Mapping[str, str] | None = None

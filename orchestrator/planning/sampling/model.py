@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_limits
 from orchestrator.planning.sampling.frame import ABSENT, Frame, frame_of
 from orchestrator.planning.sampling.gaussian import Floats, Posterior, fit
 from orchestrator.planning.sampling.observation import Observation
-from orchestrator.planning.sampling.points import Setting, place_of, sobol
+from orchestrator.planning.sampling.points import Setting, place_of
+from orchestrator.planning.sampling.samplers import sample
 from orchestrator.space import CHOICE, Parameter, active, setting_id
 
 # Results that the process is fitted to: its time grows with their number cubed.
@@ -119,7 +120,7 @@ def _propose(
 ) -> list[Setting]:
     model = learn(space, history)
     if model is None:
-        return [active(space, setting) for setting in sobol(space, seed)(count)]
+        return sample(space, count, "sobol", seed, taken=taken)
     random = np.random.default_rng(seed)
     best = _best_expected(model, [seen for seen in history if _fits(space, seen.params)])
     gone = {
