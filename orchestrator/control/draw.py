@@ -149,12 +149,12 @@ def _final(
     found = [finished(known, plan) for known in read]
     seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
     place = _chosen_from(read[:-1], plan.metric)
-    told = [part for part, ended in zip(seen, read, strict=True) if has_result(ended, plan.metric)]
+    told = [part for part, ended in zip(seen, read[:-1], strict=False) if has_result(ended, plan.metric)]
     known = Known(
         before=found[place],
         earlier=[item for items in found[:place] for item in items],
         own=found[-1],
-        history=[one for part in told for one in part],
+        history=[one for part in (*told, seen[-1]) for one in part],
         drawn=_so_far(directory, phase),
     )
     space = read_space(directory.phase(before.kind, before.name).space)
