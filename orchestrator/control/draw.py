@@ -20,6 +20,7 @@ from orchestrator.planning.narrowing.trust import from_json as trust_from_json
 from orchestrator.planning.narrowing.trust import to_json as trust_to_json
 from orchestrator.planning.plan import Phase, Plan
 from orchestrator.planning.promotion import Known, came_late, final_trials, wave_trials
+from orchestrator.planning.sampling.observation import Observation
 from orchestrator.planning.sampling.prior_results import read_prior_results
 from orchestrator.planning.sampling.start_from import own_values, starting_settings
 from orchestrator.schema import SweepConfig
@@ -107,12 +108,12 @@ def _draw(
         # Another process may have drawn them, and trials from them, while this one was stalled.
         create_exclusive(path, json.dumps(content, indent=1) + "\n")
     content, space = read_json(path), read_space(path)
-    told = [stage for stage, ended in zip(results, behind, strict=False) if has_result(ended, plan.metric)]
+    drawn = [{trial.setting_id for trial in stage.trials} for stage in behind]
     known = Known(
         before=found[_chosen_from(behind, plan.metric)] if found else [],
-        late=came_late(found, [{trial.setting_id for trial in known.trials} for known in behind]),
+        late=came_late(found, drawn) if wave == 0 else (),
         own=own,
-        history=[seen for stage in (*told, results[-1]) for seen in stage.observations],
+        history=_told(behind, [stage.observations for stage in results], plan.metric),
         prior=read_prior_results(directory.prior, relative_scale(plan, plan.stages[0])),
         trust=trust_from_json(content.get("agreement")),
         start=[] if earlier else _start(config, directory),
@@ -129,6 +130,21 @@ def _chosen_from(stages: Sequence[PhaseFacts], metric: str) -> int:
     """
     sound = [place for place, known in enumerate(stages) if has_result(known, metric)]
     return sound[-1] if sound else len(stages) - 1
+
+
+def _told(
+    behind: Sequence[PhaseFacts], seen: Sequence[Sequence[Observation]], metric: str
+) -> list[Observation]:
+    """Return what samplers learn from: of the stages behind what told anything, and the phase's own results.
+
+    Args:
+        behind: the stages before the phase.
+        seen: the results of each of them, and last the phase's own.
+        metric: of the sweep.
+    """
+    *earlier, own = seen
+    sound = [part for known, part in zip(behind, earlier, strict=True) if has_result(known, metric)]
+    return [one for part in (*sound, own) for one in part]
 
 
 def _so_far(directory: SweepDirectory, phase: Phase) -> list[TrialSpec]:
@@ -149,12 +165,11 @@ def _final(
     found = [finished(known, plan) for known in read]
     seen = [observations(items, relative_scale(plan, one)) for one, items in zip(phases, found, strict=True)]
     place = _chosen_from(read[:-1], plan.metric)
-    told = [part for part, ended in zip(seen, read[:-1], strict=False) if has_result(ended, plan.metric)]
     known = Known(
         before=found[place],
         earlier=[item for items in found[:place] for item in items],
         own=found[-1],
-        history=[one for part in (*told, seen[-1]) for one in part],
+        history=_told(read[:-1], seen, plan.metric),
         drawn=_so_far(directory, phase),
     )
     space = read_space(directory.phase(before.kind, before.name).space)

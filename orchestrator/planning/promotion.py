@@ -259,7 +259,7 @@ def _promotions(phase: Phase, space: Sequence[Parameter], known: Known) -> list[
     """Return what a stage begins with: settings to try first, or survivors and controls."""
     if not known.before:
         return [_Pick(params, START) for params in known.start[: phase.wave_sizes[0]]]
-    late = [merit for merit in known.late if phase.sampler != "model"][: phase.wave_sizes[0]]
+    late = [] if phase.sampler == "model" else known.late[: phase.wave_sizes[0]]
     room = phase.wave_sizes[0] - len(late)
     count = min(survivors_wanted(phase.survivors, known.trust, phase.trials), room)
     everything = [merit for merit in merits(known.before) if math.isfinite(merit.mean)]

@@ -86,8 +86,7 @@ def starting_settings(
 
 def usual_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
     """Return what a parameter is when nobody says: as in the job's own config, or else the middle."""
-    own = own_values(config, space)
-    return {p.name: own[p.name] if p.name in own else middle(p) for p in space}
+    return {p.name: middle(p) for p in space} | own_values(config, space)
 
 
 def own_values(config: SweepConfig, space: Sequence[Parameter]) -> dict[str, Value]:
